@@ -1,0 +1,5 @@
+"""`python -m driftkit`."""
+
+from driftkit.cli import main
+
+main()

@@ -1,0 +1,1 @@
+"""What executes requests: one dispatcher, one small protocol, and the engines behind it."""

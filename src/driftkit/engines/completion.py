@@ -1,0 +1,88 @@
+"""From a request's record to the job that runs, and from the job that ran to its completion record."""
+
+from __future__ import annotations
+
+from driftkit.errors import FieldError
+from driftkit.records.job import Job
+from driftkit.records.schema import SCHEMA, Record, checker
+
+#: what every engine reads of a record, checked when it is read
+check_request = checker(
+    ("id", "arrival_s"),
+    ("tenant", "tier", "tier_level", "weight", "barrier", "max_tokens", "policy", "priority", "prompt_tokens"),
+)
+_check_truth = checker(("trace_output_tokens",), ("trace_output_words",))
+
+
+def check_prompt_tokens(record: Record) -> None:
+    """The simulator computes with lengths, not with text."""
+    if record.get("prompt_tokens") is None:
+        hint = "`driftkit estimate` counts the prompt"
+        raise FieldError("prompt_tokens", "expected an integer >= 1, got nothing", hint=hint)
+
+
+def check_truth(record: Record) -> None:
+    """The simulator needs the length that the model would have produced."""
+    if record.get("trace_output_tokens") is None:
+        hint = "the simulator needs the true output length; a real engine does not"
+        raise FieldError("trace_output_tokens", "expected an integer >= 1, got nothing", hint=hint)
+    _check_truth(record)
+
+
+def job_of(record: Record, output_tokens: int) -> Job:
+    """The job of a checked record that the engine is to answer with `output_tokens` tokens."""
+    return Job(
+        record=record,
+        order=0,
+        arrival_s=float(record["arrival_s"]),
+        prompt_tokens=record["prompt_tokens"],
+        output_tokens=output_tokens,
+        priority=record.get("priority") or 0,
+        barrier=bool(record.get("barrier")),
+    )
+
+
+def in_order_of_arrival(jobs: list[Job]) -> list[Job]:
+    """Sorted by `(arrival_s, input order)`, numbered."""
+    ordered = sorted(jobs, key=lambda job: job.arrival_s)
+    for order, job in enumerate(ordered):
+        job.order = order
+    return ordered
+
+
+def completion(job: Job, run: Record) -> Record:
+    """The record of a job that ended: what came in, `run`'s fields, and what happened.
+
+    Every latency counts from `offered_s`, the instant the request was due on the run's clock.
+    """
+    record = {**job.record, "kind": "completion", "schema": SCHEMA, **run}
+    offered, finished = job.offered_s, job.finished_s
+    record["offered_s"] = offered
+    record["status"] = job.status
+    if job.error is not None:
+        record["error"] = job.error
+    if job.finish_reason is not None:
+        record["finish_reason"] = job.finish_reason
+    record["dispatched_s"] = job.dispatched_s
+    if job.started_s is not None:
+        record["actual_output_tokens"] = job.output_tokens
+        words, truth = job.record.get("trace_output_words"), job.record.get("trace_output_tokens")
+        if words is not None and truth:
+            record["actual_output_words"] = round(words * job.output_tokens / truth)
+        record["started_s"] = job.started_s
+        if job.first_token_s is not None:
+            record["first_token_s"] = job.first_token_s
+    record["finished_s"] = finished
+    if job.started_s is not None:
+        record["queue_wait_s"] = job.started_s - offered
+        record["inference_s"] = finished - job.started_s
+        if job.first_token_s is not None:
+            record["ttft_s"] = job.first_token_s - offered
+            if job.output_tokens > 1:
+                record["tpot_s"] = (finished - job.first_token_s) / (job.output_tokens - 1)
+        record["preemptions"] = job.preemptions
+    record["e2e_s"] = finished - offered
+    if job.batch_id is not None:
+        record["batch_id"] = job.batch_id
+        record["batch_requests"] = job.batch_requests
+    return record

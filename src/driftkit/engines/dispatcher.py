@@ -1,0 +1,179 @@
+"""Who is handed to the engine, and when: the one loop behind every engine, policy and kind of batching.
+
+Two ways to dispatch. `engine`: every request is handed over when it is due, and the engine's own queue
+orders. `client`: requests wait here, in the policy's queue, while enough are in flight. Gang batches, the
+paper's, are a third loop over the same parts: fill a batch from the queue, wait for all of it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from typing import Protocol
+
+from driftkit.engines.base import Engine
+from driftkit.policies.base import Queue
+from driftkit.records.job import Job
+
+
+class Feedback(Protocol):
+    """Online calibration: asked when a request arrives, told when one has finished."""
+
+    def admit(self, job: Job) -> None:
+        """Estimate the job with what had finished strictly before `job.offered_s`; set its priority."""
+        ...
+
+    def learn(self, job: Job) -> None:
+        """A job has ended. Called in order of `(finished_s, batch position)`."""
+        ...
+
+
+class Arrivals:
+    """The jobs in order of arrival, on the run's clock: a barrier holds until everything before has ended.
+
+    After a barrier, the gap it was written with passes; it and what follows shift together.
+    """
+
+    def __init__(self, jobs: Sequence[Job], feedback: Feedback | None) -> None:
+        self._jobs = jobs
+        self._feedback = feedback
+        self._next = 0
+        self._shift = 0.0
+        self._ended = 0
+        self._last_end = 0.0
+        self._passed = False  # the barrier at the head has been let through
+
+    @property
+    def more(self) -> bool:
+        return self._next < len(self._jobs)
+
+    def due(self) -> float:
+        """When the next job is due; infinity when there is none or it is held by a barrier."""
+        if self._next == len(self._jobs):
+            return math.inf
+        job = self._jobs[self._next]
+        if job.barrier and not self._passed and self._next:
+            if self._ended < self._next:
+                return math.inf
+            gap = job.arrival_s - self._jobs[self._next - 1].arrival_s
+            self._shift = self._last_end + gap - job.arrival_s
+            self._passed = True
+        return job.arrival_s + self._shift
+
+    def take(self) -> Job:
+        """The next job, offered now."""
+        due = self.due()
+        job = self._jobs[self._next]
+        self._next += 1
+        self._passed = False
+        job.offered_s = due
+        if self._feedback is not None:
+            self._feedback.admit(job)
+        return job
+
+    def ended(self, jobs: Sequence[Job]) -> None:
+        for job in jobs:
+            self._ended += 1
+            self._last_end = job.finished_s
+            if self._feedback is not None:
+                self._feedback.learn(job)
+
+
+def dispatch(
+    arrivals: Arrivals, engine: Engine, queue: Queue | None, max_concurrency: int
+) -> Iterator[list[Job]]:
+    """Run every job; yields those that ended together, in order of `finished_s`.
+
+    Without a queue jobs go to the engine when they are due; with one, `max_concurrency` are in flight at
+    most. At equal instants an arrival comes before a completion, so a policy sees it when a slot is freed.
+    """
+    in_flight = 0
+    refused: list[Job] = []
+
+    def hand_over(job: Job, now: float) -> None:
+        nonlocal in_flight
+        job.dispatched_s = now
+        if engine.submit(job):
+            in_flight += 1
+        else:
+            refused.append(job)
+            arrivals.ended([job])
+
+    def refill(now: float) -> None:
+        while queue and in_flight < max_concurrency:
+            hand_over(queue.pop(now), now)
+
+    def arrive(now: float) -> None:
+        job = arrivals.take()
+        if queue is None:
+            hand_over(job, now)
+        else:
+            queue.push(job, now)
+            refill(now)
+
+    while arrivals.more or in_flight:
+        due = arrivals.due()
+        ended = engine.advance(due) if in_flight else []
+        until = ended[0].finished_s if ended else due
+        if math.isinf(until):
+            raise RuntimeError(f"engine {engine.name} stopped with {in_flight} requests in flight")
+        while arrivals.due() <= until:
+            arrive(arrivals.due())
+        if ended:
+            in_flight -= len(ended)
+            arrivals.ended(ended)
+            refill(until)
+        if refused:
+            yield refused[:]
+            refused.clear()
+        if ended:
+            yield ended
+
+
+def dispatch_gangs(
+    arrivals: Arrivals, engine: Engine, queue: Queue, batch_size: int, batch_wait: float
+) -> Iterator[list[Job]]:
+    """The paper's gang batches: pop up to `batch_size`, wait `batch_wait` s at most to fill, run, repeat.
+
+    Every member ends when the batch's longest ends, and its first token is not seen. Yields whole batches.
+    """
+    now = 0.0
+    batches = 0
+    while arrivals.more or len(queue):
+        if not len(queue):
+            now = max(now, arrivals.due())
+        while arrivals.due() <= now:
+            due = arrivals.due()
+            queue.push(arrivals.take(), due)
+        batch = [queue.pop(now)]
+        closes = now + batch_wait
+        while len(batch) < batch_size:
+            if len(queue):
+                batch.append(queue.pop(now))
+            elif arrivals.due() <= closes:
+                now = max(now, arrivals.due())
+                queue.push(arrivals.take(), now)
+            else:
+                now = closes
+                break
+        left = 0
+        for job in batch:
+            job.dispatched_s = now
+            left += engine.submit(job)
+        end = now
+        while left:
+            ended = engine.advance(math.inf)
+            left -= len(ended)
+            end = ended[0].finished_s
+        for job in batch:
+            job.batch_id, job.batch_requests = batches, len(batch)
+            if job.status == "ok":
+                job.started_s, job.first_token_s, job.finished_s = now, None, end
+        batch.sort(key=lambda job: job.finished_s)  # the refused ended at once
+        while arrivals.due() <= end:
+            due = arrivals.due()
+            queue.push(arrivals.take(), due)
+        now = end
+        batches += 1
+        arrivals.ended(batch)
+        yield batch

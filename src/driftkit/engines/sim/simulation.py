@@ -1,0 +1,85 @@
+"""One simulated run: a profile, admission limits, a way to batch and to dispatch, and jobs in."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+from driftkit.engines.dispatcher import Arrivals, Feedback, dispatch, dispatch_gangs
+from driftkit.engines.sim.engine import Simulator
+from driftkit.engines.sim.latency import StepTime, kv_blocks, load_gpu, load_model
+from driftkit.engines.sim.scheduler import Limits
+from driftkit.errors import UsageError
+from driftkit.policies.base import Policy
+from driftkit.records.job import Job
+
+
+@dataclass(frozen=True, slots=True)
+class Setup:
+    """How to simulate. None takes the profile's, the model's or the policy's own value.
+
+    `batch_wait` is in seconds; `step_time_scale` multiplies every step, to see what hangs on it.
+    """
+
+    gpu: str = "l4"
+    served_model: str = "qwen1.5-1.8b"
+    batching: Literal["continuous", "static"] = "continuous"
+    batch_size: int = 32
+    batch_wait: float = 0.01
+    dispatch: Literal["engine", "client"] | None = None
+    max_concurrency: int | None = None
+    max_num_batched_tokens: int | None = None
+    max_num_seqs: int | None = None
+    num_gpu_blocks: int | None = None
+    gpu_memory_utilization: float = 0.92
+    block_size: int = 16
+    max_model_len: int | None = None
+    long_prefill_token_threshold: int = 0
+    step_time_scale: float = 1.0
+
+    def limits(self) -> Limits:
+        """The admission limits; UsageError where vLLM would refuse to start."""
+        gpu, model = load_gpu(self.gpu), load_model(self.served_model)
+        blocks = self.num_gpu_blocks
+        if blocks is None:
+            blocks = kv_blocks(gpu, model, self.block_size, self.gpu_memory_utilization)
+        return Limits(
+            max_num_batched_tokens=self.max_num_batched_tokens or gpu.max_num_batched_tokens,
+            max_num_seqs=self.max_num_seqs or gpu.max_num_seqs,
+            num_gpu_blocks=blocks,
+            block_size=self.block_size,
+            max_model_len=self.max_model_len or model.max_model_len,
+            long_prefill_token_threshold=self.long_prefill_token_threshold,
+        )
+
+    def step_time(self) -> StepTime:
+        return StepTime.of(load_gpu(self.gpu), load_model(self.served_model)).scaled(self.step_time_scale)
+
+
+def simulate(
+    jobs: list[Job], setup: Setup, policy: Policy, feedback: Feedback | None = None
+) -> Iterator[list[Job]]:
+    """Run `jobs`, in order of arrival, under `policy`; yields those that ended together, in time's order."""
+    limits, step_time = setup.limits(), setup.step_time()
+    arrivals = Arrivals(jobs, feedback)
+    if setup.batching == "static":
+        if setup.dispatch == "engine":
+            raise UsageError("--dispatch engine: gang batches are filled by driftkit, not by the engine")
+        engine = Simulator(limits, step_time, by_priority=False)
+        return dispatch_gangs(arrivals, engine, policy.queue(), setup.batch_size, setup.batch_wait)
+    mode = setup.dispatch or ("engine" if policy.static else "client")
+    if mode == "client":
+        engine = Simulator(limits, step_time, by_priority=False)
+        at_most = setup.max_concurrency or limits.max_num_seqs
+        return dispatch(arrivals, engine, policy.queue(), at_most)
+    if not policy.static:
+        raise UsageError(
+            f"--dispatch engine: {policy.name} must watch the queue, an engine's priorities are fixed",
+            hint="use --dispatch client",
+        )
+    # with equal priorities vLLM's two queues admit alike but evict differently: fcfs is what a server
+    # without priorities runs
+    by_priority = feedback is not None or any(job.priority != jobs[0].priority for job in jobs)
+    engine = Simulator(limits, step_time, by_priority=by_priority)
+    return dispatch(arrivals, engine, None, limits.max_num_seqs)

@@ -1,0 +1,31 @@
+"""The errors a user may see, each with the exit code that the command-line contract gives it."""
+
+
+class DriftkitError(Exception):
+    """A failure that is explained in one line; `hint` says what to do about it."""
+
+    exit_code = 1
+
+    def __init__(self, message: str, *, hint: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+
+class UsageError(DriftkitError):
+    """The command line asks for something that cannot be."""
+
+    exit_code = 2
+
+
+class FieldError(DriftkitError):
+    """A field of the record in hand is missing or wrong; the reader adds file and line."""
+
+    def __init__(self, field: str, problem: str, *, hint: str | None = None) -> None:
+        super().__init__(f"{field}: {problem}", hint=hint)
+        self.field = field
+        self.problem = problem
+
+
+class StateError(DriftkitError):
+    """The state folder cannot be used as it is; it has been left untouched."""

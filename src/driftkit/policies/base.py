@@ -1,0 +1,124 @@
+"""What a policy is, and how its name with its knobs (`aging:rate=0.01`) becomes an object and back.
+
+A policy's knobs are the keyword arguments of its constructor, each with a default; their types are those
+of the defaults. `__init__` only stores them, as scikit-learn's estimators do.
+"""
+
+from __future__ import annotations
+
+import heapq
+import inspect
+from collections.abc import Iterable, Mapping
+from typing import ClassVar, Protocol
+
+from driftkit import registry
+from driftkit.errors import UsageError
+from driftkit.records.job import Job
+from driftkit.records.schema import Record
+
+Knob = int | float | str
+
+
+class Queue(Protocol):
+    """The jobs that wait in driftkit, under one policy."""
+
+    def push(self, job: Job, now: float) -> None: ...
+
+    def pop(self, now: float) -> Job: ...
+
+    def __len__(self) -> int: ...
+
+
+class Policy(Protocol):
+    """`static` policies give every record an integer key, lower first, that does not change while it waits.
+
+    Keys are tokens, or microseconds where they stand for time, so that they fit vLLM's `priority`.
+    """
+
+    name: ClassVar[str]
+    static: ClassVar[bool]
+
+    def queue(self) -> Queue:
+        """An empty queue that this policy orders."""
+        ...
+
+
+class StaticPolicy:
+    """A policy that is a key: subclasses say `name`, `reads` and `key`."""
+
+    name: ClassVar[str]
+    static: ClassVar[bool] = True
+    #: fields that `key` needs; they are checked when records are read
+    reads: ClassVar[tuple[str, ...]] = ()
+
+    def key(self, record: Record) -> int:
+        raise NotImplementedError
+
+    def queue(self) -> Queue:
+        return KeyQueue()
+
+
+class KeyQueue:
+    """Jobs by `(priority, offered, order)`, as vLLM's priority queue orders them."""
+
+    def __init__(self) -> None:
+        self._heap: list[tuple[int, float, int, Job]] = []
+
+    def push(self, job: Job, now: float) -> None:
+        heapq.heappush(self._heap, (job.priority, job.offered_s, job.order, job))
+
+    def pop(self, now: float) -> Job:
+        return heapq.heappop(self._heap)[-1]
+
+    def __len__(self) -> int:
+        return len(self._heap)
+
+
+def build(name: str, knobs: Mapping[str, str]) -> Policy:
+    """The policy `name` with its knobs given as text; UsageError for a knob it has not or a bad value."""
+    cls = registry.load("policies", name)
+    known = _knobs(cls)
+    values: dict[str, Knob] = {}
+    for knob, text in knobs.items():
+        if knob not in known:
+            has = "its knobs are " + ", ".join(known) if known else "it has none"
+            raise UsageError(f"policy {name}: no knob {knob!r}", hint=has)
+        try:
+            values[knob] = type(known[knob])(text)
+        except ValueError:
+            expected = {int: "an integer", float: "a number"}[type(known[knob])]  # type: ignore[index]
+            raise UsageError(f"policy {name}: {knob}: expected {expected}, got {text!r}") from None
+    try:
+        policy: Policy = cls(**values)
+    except ValueError as error:
+        raise UsageError(f"policy {name}: {error}") from None
+    return policy
+
+
+def parse(spec: str) -> Policy:
+    """The policy that `spec`, as `describe` wrote it, names."""
+    name, _, rest = spec.partition(":")
+    return build(name, split_knobs(rest.split(",") if rest else []))
+
+
+def describe(policy: Policy) -> str:
+    """`name`, or `name:knob=value,...` when it has knobs: what records carry in `policy`."""
+    knobs = ",".join(f"{knob}={getattr(policy, knob)}" for knob in _knobs(type(policy)))
+    return f"{policy.name}:{knobs}" if knobs else policy.name
+
+
+def split_knobs(pairs: Iterable[str]) -> dict[str, str]:
+    """`["k=v", ...]` as a dictionary; UsageError for a pair without `=`."""
+    knobs = {}
+    for pair in pairs:
+        knob, equals, value = pair.partition("=")
+        if not equals or not knob:
+            raise UsageError(f"--param: expected KNOB=VALUE, got {pair!r}")
+        knobs[knob] = value
+    return knobs
+
+
+def _knobs(cls: type) -> dict[str, Knob]:
+    """Name and default of each knob of a policy class."""
+    parameters = inspect.signature(cls).parameters.values()
+    return {p.name: p.default for p in parameters if p.default is not inspect.Parameter.empty}

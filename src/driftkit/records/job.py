@@ -1,0 +1,35 @@
+"""One request on its way through a run: what the dispatcher, the policies and the engines share."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from driftkit.records.schema import Record
+
+
+@dataclass(slots=True, eq=False)
+class Job:
+    """A request and what has become of it. Instants are seconds on the run's clock.
+
+    `order` is the place in the order of arrival, `priority` an integer in vLLM's sense (lower first),
+    `output_tokens` the length the engine is to produce (simulator, replay) and then what it produced.
+    """
+
+    record: Record
+    order: int
+    arrival_s: float
+    prompt_tokens: int
+    output_tokens: int = 0
+    priority: int = 0
+    barrier: bool = False
+    offered_s: float = 0.0
+    dispatched_s: float | None = None
+    started_s: float | None = None
+    first_token_s: float | None = None
+    finished_s: float = 0.0
+    status: str = "ok"
+    error: str | None = None
+    finish_reason: str | None = None
+    preemptions: int = 0
+    batch_id: int | None = None
+    batch_requests: int | None = None

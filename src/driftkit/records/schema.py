@@ -1,0 +1,193 @@
+"""Every field driftkit knows: type, unit, bounds, the stage that adds it, and what it means.
+
+Fields that are not listed here pass through every stage untouched. Missing is absent or null.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from driftkit.errors import FieldError
+
+Record = dict[str, Any]
+Check = Callable[[Record], None]
+Type = Literal["string", "integer", "number", "boolean", "array"]
+
+SCHEMA = 1
+KINDS = ("request", "completion", "summary")
+STATUSES = ("ok", "error", "timeout", "rejected", "cancelled")
+
+
+@dataclass(frozen=True, slots=True)
+class Field:
+    name: str
+    type: Type
+    stage: str
+    doc: str
+    minimum: float | None = None
+    positive: bool = False
+    choices: tuple[str, ...] = ()
+
+    @property
+    def expected(self) -> str:
+        """The constraint in words, as error messages say it."""
+        if self.choices:
+            return "one of " + ", ".join(self.choices)
+        article = "an" if self.type in ("integer", "array") else "a"
+        bound = " > 0" if self.positive else "" if self.minimum is None else f" >= {self.minimum:g}"
+        return f"{article} {self.type}{bound}"
+
+    def accepts(self, value: object) -> bool:
+        if self.type == "string":
+            return type(value) is str and (not self.choices or value in self.choices)
+        if self.type == "boolean":
+            return type(value) is bool
+        if self.type == "array":
+            return type(value) is list
+        if type(value) is not int and not (self.type == "number" and type(value) is float):
+            return False
+        if self.positive:
+            return value > 0
+        return self.minimum is None or value >= self.minimum
+
+
+def _seconds(name: str, stage: str, doc: str) -> Field:
+    return Field(name, "number", stage, doc, minimum=0)
+
+
+def _tokens(name: str, stage: str, doc: str, minimum: int = 0) -> Field:
+    return Field(name, "integer", stage, doc, minimum=minimum)
+
+
+def _ratio(name: str, stage: str, doc: str) -> Field:
+    return Field(name, "number", stage, doc, positive=True)
+
+
+_FIELDS = (
+    Field("kind", "string", "gen", "what the record is: request, completion or summary"),
+    Field("schema", "integer", "gen", "the schema's major version, 1", minimum=1),
+    Field("id", "string", "gen", "the request's name, unique within a run"),
+    Field("tenant", "string", "gen", "who sent it"),
+    Field("tier", "string", "gen", "the service class of the tenant"),
+    Field("tier_level", "integer", "gen", "rank of the tier, lower is served first"),
+    Field("weight", "number", "gen", "share of the tier under weighted policies", positive=True),
+    Field("category", "string", "gen", "the kind of job that the sender declares"),
+    Field("phase", "string", "gen", "the part of the experiment it belongs to"),
+    Field("barrier", "boolean", "gen", "true: held until everything before it has finished"),
+    _seconds("arrival_s", "gen", "scheduled arrival, seconds from the start of the trace; never changed"),
+    Field("prompt", "string", "gen", "the text sent"),
+    Field("messages", "array", "gen", "the chat messages sent, instead of prompt"),
+    _tokens("prompt_tokens", "gen", "length of the prompt in tokens", minimum=1),
+    _tokens("max_tokens", "gen", "cap on the output in tokens", minimum=1),
+    Field("temperature", "number", "gen", "sampling temperature", minimum=0),
+    _tokens("trace_output_tokens", "gen", "true output length, for replay, simulation and oracles only", 1),
+    _tokens("trace_output_words", "gen", "the same output counted in whitespace words", 1),
+    Field("est_category", "string", "estimate", "the category the estimator saw"),
+    _tokens("est_output_tokens", "estimate", "estimated output length (median)", minimum=0),
+    _tokens("est_total_tokens", "estimate", "the token budget: prompt plus estimated output", minimum=0),
+    Field("est_class", "string", "estimate", "class of the budget", choices=("short", "medium", "long")),
+    _tokens("est_base_tokens", "estimate", "estimate before every factor", minimum=0),
+    _ratio("est_bias_ratio", "estimate", "factor learned by calibration"),
+    _ratio("est_safety_ratio", "estimate", "the tier's safety factor"),
+    _ratio("est_input_ratio", "estimate", "factor for long prompts"),
+    Field("est_model", "string", "estimate", "which estimator"),
+    Field("est_tokenizer", "string", "estimate", "how the prompt was counted; given: as the record had it"),
+    Field("policy", "string", "schedule", "the policy with its knobs, as name:knob=value"),
+    Field("priority", "integer", "schedule", "vLLM's priority, lower is served first; static policies only"),
+    _tokens("sched_rank", "schedule", "place in the order of planned starts, from 0"),
+    _seconds("sched_start_s", "schedule", "when the plan starts it"),
+    _seconds("sched_finish_s", "schedule", "when the plan ends it"),
+    Field("run_id", "string", "run", "the run's name, derived from its input and options"),
+    Field("label", "string", "run", "the run's name for people; by default the policy"),
+    Field("engine", "string", "run", "what executed it"),
+    Field("served_model", "string", "run", "the model that the engine served"),
+    Field("status", "string", "run", "how it ended", choices=STATUSES),
+    Field("error", "string", "run", "why it failed"),
+    Field("finish_reason", "string", "run", "stop, or length when cut at max_tokens or the model's limit"),
+    _tokens("actual_output_tokens", "run", "output tokens produced"),
+    _tokens("actual_output_words", "run", "whitespace words produced, where the engine can count them"),
+    _seconds("offered_s", "run", "when it was due on the run's clock; every latency counts from it"),
+    _seconds("dispatched_s", "run", "when driftkit handed it to the engine"),
+    _seconds("started_s", "run", "when the engine first computed for it"),
+    _seconds("first_token_s", "run", "when its first token was there; absent for gang batches"),
+    _seconds("finished_s", "run", "when it ended"),
+    _seconds("queue_wait_s", "run", "started_s - offered_s"),
+    _seconds("inference_s", "run", "finished_s - started_s"),
+    _seconds("ttft_s", "run", "first_token_s - offered_s"),
+    _seconds("tpot_s", "run", "time per output token after the first"),
+    _seconds("e2e_s", "run", "finished_s - offered_s"),
+    Field("batch_id", "integer", "run", "the gang batch, from 0", minimum=0),
+    Field("batch_requests", "integer", "run", "requests in that batch", minimum=1),
+    Field("preemptions", "integer", "run", "how often it lost its KV blocks", minimum=0),
+    _tokens("cal_output_tokens", "calibrate", "the estimate with what was known at its arrival"),
+    _ratio("cal_bias_ratio", "calibrate", "the calibration factor known at its arrival"),
+)
+
+FIELDS: dict[str, Field] = {field.name: field for field in _FIELDS}
+
+
+def shown(value: object, limit: int = 40) -> str:
+    """A value as an error message shows it: JSON-like, cut to `limit` characters."""
+    if value is None:
+        return "nothing"
+    text = str(value).lower() if isinstance(value, bool) else repr(value)
+    return text if len(text) <= limit else text[: limit - 3] + "..."
+
+
+def require(record: Record, name: str, hint: str | None = None) -> Any:
+    """The field's value, or FieldError when it is absent or null."""
+    value = record.get(name)
+    if value is None:
+        raise FieldError(name, f"expected {FIELDS[name].expected}, got nothing", hint=hint)
+    return value
+
+
+def checker(required: Iterable[str] = (), optional: Iterable[str] = ()) -> Check:
+    """A function that checks those fields of a record and raises FieldError on the first that is wrong.
+
+    `required` must be there; `optional` may be absent or null. Other fields are not looked at.
+    """
+    rules = [(FIELDS[name], True) for name in required] + [(FIELDS[name], False) for name in optional]
+    plan = [(field.name, needed, field.accepts, field) for field, needed in rules]
+
+    def check(record: Record) -> None:
+        get = record.get
+        for name, needed, accepts, field in plan:
+            value = get(name)
+            if value is None:
+                if not needed:
+                    continue
+            elif accepts(value):
+                continue
+            raise FieldError(name, f"expected {field.expected}, got {shown(value)}")
+
+    return check
+
+
+def kind_of(record: Record) -> str:
+    """The record's kind; raises FieldError for a schema this version cannot read."""
+    schema = record.get("schema")
+    if schema is not None and schema != SCHEMA:
+        if type(schema) is int and schema > SCHEMA:
+            hint = "it was written by a newer driftkit: upgrade this one"
+            raise FieldError("schema", f"expected {SCHEMA}, got {schema}", hint=hint)
+        raise FieldError("schema", f"expected {SCHEMA}, got {shown(schema)}")
+    kind = record.get("kind")
+    if kind is None:
+        return "request"
+    if type(kind) is not str:
+        raise FieldError("kind", f"expected a string, got {shown(kind)}")
+    return kind
+
+
+def check_prompt(record: Record) -> None:
+    """A request must say how long its input is: `prompt`, `messages` or `prompt_tokens`."""
+    if not (record.get("prompt_tokens") or record.get("prompt") is not None or record.get("messages")):
+        raise FieldError("prompt", "expected prompt, messages or prompt_tokens, got none of them")
+
+
+def length_class(total_tokens: int) -> str:
+    """Class of a budget or of what happened: short up to 128 tokens, medium up to 512, else long (paper)."""
+    return "short" if total_tokens <= 128 else "medium" if total_tokens <= 512 else "long"

@@ -1,0 +1,58 @@
+"""The names a user may give, and where each is implemented. A new one is one file and one line here.
+
+Other packages add theirs by entry points in the group `driftkit.<table>.v1`; those are looked up only
+for a name that is not ours, because reading every installed package's metadata is slow.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+from typing import Any
+
+from driftkit.errors import UsageError
+
+TABLES: dict[str, dict[str, str]] = {
+    "policies": {
+        "fifo": "driftkit.policies.fifo:Fifo",
+        "priority": "driftkit.policies.priority:Priority",
+        "weighted": "driftkit.policies.weighted:Weighted",
+        "sjf": "driftkit.policies.sjf:Sjf",
+        "aging": "driftkit.policies.aging:Aging",
+        "oracle-sjf": "driftkit.policies.oracle_sjf:OracleSjf",
+        "random": "driftkit.policies.random:Random",
+    },
+    "estimators": {
+        "table": "driftkit.estimation.table:Table",
+        "prompt-length": "driftkit.estimation.prompt_length:PromptLength",
+        "oracle": "driftkit.estimation.oracle:Oracle",
+    },
+    "traces": {
+        "azure": "driftkit.workload.traces.azure:read",
+        "jsonl": "driftkit.workload.traces.jsonl:read",
+    },
+    "calibrators": {
+        "ratio": "driftkit.calibration.ratio:Ratio",
+        "ema": "driftkit.calibration.ema:Ema",
+    },
+}
+
+
+def names(table: str) -> list[str]:
+    """The names that ship with driftkit, in the order in which the help lists them."""
+    return list(TABLES[table])
+
+
+def load(table: str, name: str) -> Any:
+    """The object registered as `name`; UsageError with the nearest names when there is none."""
+    target = TABLES[table].get(name)
+    if target is not None:
+        module, _, attribute = target.partition(":")
+        return getattr(importlib.import_module(module), attribute)
+    from importlib.metadata import entry_points
+
+    for point in entry_points(group=f"driftkit.{table}.v1", name=name):
+        return point.load()
+    near = difflib.get_close_matches(name, TABLES[table], n=1)
+    hint = f"did you mean {near[0]}?" if near else "known: " + ", ".join(TABLES[table])
+    raise UsageError(f"{table}: no such name: {name}", hint=hint)
