@@ -18,8 +18,12 @@ class UsageError(DriftkitError):
     exit_code = 2
 
 
-class FieldError(DriftkitError):
-    """A field of the record in hand is missing or wrong; the reader adds file and line."""
+class LineError(DriftkitError):
+    """The line in hand cannot be used; the reader adds file and line."""
+
+
+class FieldError(LineError):
+    """A field of the record in hand is missing or wrong."""
 
     def __init__(self, field: str, problem: str, *, hint: str | None = None) -> None:
         super().__init__(f"{field}: {problem}", hint=hint)

@@ -28,8 +28,8 @@ TABLES: dict[str, dict[str, str]] = {
         "oracle": "driftkit.estimation.oracle:Oracle",
     },
     "traces": {
-        "azure": "driftkit.workload.traces.azure:read",
-        "jsonl": "driftkit.workload.traces.jsonl:read",
+        "azure": "driftkit.workload.traces.azure:Azure",
+        "jsonl": "driftkit.workload.traces.jsonl:Jsonl",
     },
     "calibrators": {
         "ratio": "driftkit.calibration.ratio:Ratio",

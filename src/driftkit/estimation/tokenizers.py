@@ -62,7 +62,7 @@ O200K_PATTERN = "|".join(
 
 # Blocks of this many characters, all of one kind, are cut apart before BPE sees them: BPE on one piece is
 # worse than linear, and a regex engine can run out of stack. A cut changes the count by about one token.
-RUN_BLOCK_CHARS = 4096
+RUN_BLOCK_CHARS = 2048
 # tiktoken itself waits for ever for a server that does not answer.
 DOWNLOAD_TIMEOUT_S = (5.0, 20.0)
 
@@ -154,6 +154,7 @@ def _encodable(text: str) -> str:
 
 
 _SYMBOLS = re.compile(r"(?:[^\w\s]|_)+")
+_NOT_SPACE_OR_DIGIT = re.compile(r"[^\s\d]+")
 
 
 def _block_kind(block: str) -> str:
@@ -164,7 +165,9 @@ def _block_kind(block: str) -> str:
         return "space"
     if block.isnumeric():
         return "digits"
-    return "symbols" if _SYMBOLS.fullmatch(block) else ""
+    # Thai, Hindi and the like mix letters with marks, which Python's regex takes for symbols.
+    wanted = _SYMBOLS if block.isascii() else _NOT_SPACE_OR_DIGIT
+    return "symbols" if wanted.fullmatch(block) else ""
 
 
 def _cut_long_runs(text: str) -> list[str]:

@@ -2,23 +2,37 @@
 
 from __future__ import annotations
 
+import gzip
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from pathlib import Path
-from typing import IO, Any, Literal, TypeVar
+from io import BufferedReader
+from typing import IO, Literal, TypeVar, cast
 
 import orjson
 
-from driftkit.errors import DriftkitError, FieldError
+from driftkit.errors import DriftkitError, LineError
 from driftkit.records.schema import Record, kind_of, shown
 
 T = TypeVar("T")
 OnError = Literal["fail", "skip"]
+Source = tuple[str, Iterable[bytes]]  # a name and its lines
+
+
+def parse_json(line: bytes) -> Record:
+    """The object on a line; LineError when it is not one. Blank lines are the caller's to leave out."""
+    try:
+        record = orjson.loads(line)
+    except orjson.JSONDecodeError as error:
+        hint = "each line must be one JSON object"
+        raise LineError(f"not JSON: {error.msg} (column {error.colno})", hint=hint) from None
+    if type(record) is not dict:
+        raise LineError(f"expected a JSON object, got {shown(record)}")
+    return record
 
 
 class Reader:
-    """Records of one or more JSONL sources, with the error policy.
+    """Lines of one or more sources, with the error policy.
 
     `where` names the line in hand as `file:line`. Under `skip` a bad line is counted in `skipped`, told
     to `warn`, copied to `rejects` and left out; under `fail` it raises DriftkitError.
@@ -26,7 +40,7 @@ class Reader:
 
     def __init__(
         self,
-        sources: Sequence[tuple[str, IO[bytes]]],
+        sources: Sequence[Source],
         *,
         on_error: OnError = "fail",
         rejects: IO[bytes] | None = None,
@@ -38,43 +52,40 @@ class Reader:
         self.warn = warn
         self.skipped = 0
         self.where = ""
-        self._line = b""
 
-    def __iter__(self) -> Iterator[Record]:
+    def lines(self, parse: Callable[[bytes], T]) -> Iterator[T]:
+        """`parse` of each line that is not blank; a LineError of it is this line's."""
         for name, stream in self.sources:
             for number, line in enumerate(stream, start=1):
-                self.where = f"{name}:{number}"
-                self._line = line
                 try:
-                    record = orjson.loads(line)
-                except orjson.JSONDecodeError as error:
-                    if line.isspace():
-                        continue
-                    self._bad(f"not JSON: {error.msg} (column {error.colno})", "each line must be one object")
+                    result = parse(line)
+                except LineError as error:
+                    if not line.isspace():
+                        self.where = f"{name}:{number}"
+                        self._bad(error, line)
                     continue
-                if type(record) is not dict:
-                    self._bad(f"expected a JSON object, got {shown(record)}", None)
-                    continue
-                yield record
+                self.where = f"{name}:{number}"
+                yield result
 
-    def map(self, kind: str, function: Callable[[Record], T], other: Callable[[Record], T]) -> Iterator[T]:
-        """`function` of each record of `kind`, `other` of the rest; a FieldError of either is this line's."""
-        for record in self:
-            try:
-                result = function(record) if kind_of(record) == kind else other(record)
-            except FieldError as error:
-                self._bad(error.message, error.hint)
-                continue
-            yield result
+    def records(
+        self, kind: str, function: Callable[[Record], T], other: Callable[[Record], T]
+    ) -> Iterator[T]:
+        """`function` of each record of `kind`, `other` of the rest."""
 
-    def _bad(self, problem: str, hint: str | None) -> None:
-        message = f"{self.where}: {problem}"
+        def parse(line: bytes) -> T:
+            record = parse_json(line)
+            return function(record) if kind_of(record) == kind else other(record)
+
+        return self.lines(parse)
+
+    def _bad(self, error: LineError, line: bytes) -> None:
+        message = f"{self.where}: {error.message}"
         if self.on_error == "fail":
-            raise DriftkitError(message, hint=hint)
+            raise DriftkitError(message, hint=error.hint) from None
         self.skipped += 1
         self.warn(message)
         if self.rejects is not None:
-            self.rejects.write(self._line if self._line.endswith(b"\n") else self._line + b"\n")
+            self.rejects.write(line if line.endswith(b"\n") else line + b"\n")
 
 
 class Writer:
@@ -90,22 +101,27 @@ class Writer:
         if self._unbuffered:
             self._flush()
 
-    def write_all(self, records: Iterable[Record]) -> None:
-        for record in records:
-            self.write(record)
-
 
 @contextmanager
-def open_sources(paths: Sequence[str]) -> Iterator[list[tuple[str, IO[bytes]]]]:
-    """The named files, opened for reading; no path, or `-`, is standard input."""
+def open_sources(paths: Sequence[str]) -> Iterator[list[Source]]:
+    """The named files, opened for reading, unpacked where gzipped; no path, or `-`, is standard input."""
     with ExitStack() as stack:
-        sources: list[tuple[str, IO[bytes]]] = []
+        sources: list[Source] = []
         for path in paths or ["-"]:
             if path == "-":
-                sources.append(("<stdin>", sys.stdin.buffer))
+                if sys.stdin is None:
+                    raise DriftkitError("standard input is closed")
+                sources.append(("<stdin>", unpacked(sys.stdin.buffer)))
             else:
-                sources.append((path, stack.enter_context(open_file(path))))
+                sources.append((path, unpacked(stack.enter_context(open_file(path)))))
         yield sources
+
+
+def unpacked(stream: IO[bytes]) -> IO[bytes]:
+    """The stream, or what it holds when it starts as gzip does."""
+    if cast(BufferedReader, stream).peek(2)[:2] == b"\x1f\x8b":
+        return cast(IO[bytes], gzip.open(stream))
+    return stream
 
 
 def open_file(path: str, mode: Literal["rb", "wb"] = "rb") -> IO[bytes]:
@@ -114,11 +130,3 @@ def open_file(path: str, mode: Literal["rb", "wb"] = "rb") -> IO[bytes]:
         return open(path, mode)
     except OSError as error:
         raise DriftkitError(f"{path}: {(error.strerror or str(error)).lower()}") from error
-
-
-def read_json(path: Path) -> Any:
-    """The JSON document in `path`; DriftkitError when it is not one."""
-    try:
-        return orjson.loads(path.read_bytes())
-    except orjson.JSONDecodeError as error:
-        raise DriftkitError(f"{path}:{error.lineno}: not JSON: {error.msg}") from error

@@ -50,32 +50,29 @@ def in_order_of_arrival(jobs: list[Job]) -> list[Job]:
     return ordered
 
 
-def completion(job: Job, run: Record) -> Record:
-    """The record of a job that ended: what came in, `run`'s fields, and what happened.
-
-    Every latency counts from `offered_s`, the instant the request was due on the run's clock.
-    """
-    record = {**job.record, "kind": "completion", "schema": SCHEMA, **run}
-    offered, finished = job.offered_s, job.finished_s
-    record["offered_s"] = offered
-    record["status"] = job.status
+def outcome(job: Job) -> Record:
+    """What happened to a job that ended. Every latency counts from `offered_s`, when it was due."""
+    offered, finished, started = job.offered_s, job.finished_s, job.started_s
+    record: Record = {"offered_s": offered, "status": job.status}
     if job.error is not None:
         record["error"] = job.error
     if job.finish_reason is not None:
         record["finish_reason"] = job.finish_reason
-    record["dispatched_s"] = job.dispatched_s
-    if job.started_s is not None:
+    if started is not None:
         record["actual_output_tokens"] = job.output_tokens
         words, truth = job.record.get("trace_output_words"), job.record.get("trace_output_tokens")
         if words is not None and truth:
             record["actual_output_words"] = round(words * job.output_tokens / truth)
-        record["started_s"] = job.started_s
+    record["dispatched_s"] = job.dispatched_s
+    if started is None:
+        record["finished_s"] = finished
+    else:
+        record["started_s"] = started
         if job.first_token_s is not None:
             record["first_token_s"] = job.first_token_s
-    record["finished_s"] = finished
-    if job.started_s is not None:
-        record["queue_wait_s"] = job.started_s - offered
-        record["inference_s"] = finished - job.started_s
+        record["finished_s"] = finished
+        record["queue_wait_s"] = started - offered
+        record["inference_s"] = finished - started
         if job.first_token_s is not None:
             record["ttft_s"] = job.first_token_s - offered
             if job.output_tokens > 1:
@@ -86,3 +83,8 @@ def completion(job: Job, run: Record) -> Record:
         record["batch_id"] = job.batch_id
         record["batch_requests"] = job.batch_requests
     return record
+
+
+def completion(job: Job, run: Record) -> Record:
+    """The completion record: what came in, the run's own fields, and what happened."""
+    return {**job.record, "kind": "completion", "schema": SCHEMA, **run, **outcome(job)}

@@ -1,0 +1,91 @@
+"""What a calibration method is, and what it may look at: completions that ended strictly before an arrival."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from typing import Any, ClassVar, Generic, Protocol, TypeVar
+
+from driftkit.estimation.base import output_tokens
+from driftkit.records.schema import Record
+
+V = TypeVar("V")
+
+
+class Calibrator(Protocol):
+    """Learns a factor, `bias`, from completions; applies to a record what was known at an instant."""
+
+    name: ClassVar[str]
+    #: whether an estimate is cut at `max_tokens`
+    caps: bool
+
+    def bias(self, record: Record, before: float) -> float:
+        """The factor for a record from completions that ended strictly before `before`, seconds."""
+        ...
+
+    def learn(self, record: Record, finished_s: float) -> None:
+        """Take in a completion. They come in order of `finished_s` within a run."""
+        ...
+
+    def start_run(self) -> None:
+        """A new clock begins: what is known now counts as known from the start."""
+        ...
+
+    def to_json(self) -> dict[str, Any]: ...
+
+    def load_json(self, state: dict[str, Any]) -> None:
+        """Restore what `to_json` gave; ValueError or KeyError when it is something else."""
+        ...
+
+
+class History(Generic[V]):
+    """A value and when it changed, so that a lookup sees only what was known before an instant."""
+
+    __slots__ = ("_initial", "_times", "_values")
+
+    def __init__(self, initial: V) -> None:
+        self._initial = initial
+        self._times: list[float] = []
+        self._values: list[V] = []
+
+    @property
+    def latest(self) -> V:
+        return self._values[-1] if self._values else self._initial
+
+    def at(self, before: float) -> V:
+        """The value from the last change strictly before `before`."""
+        place = bisect_left(self._times, before)
+        return self._values[place - 1] if place else self._initial
+
+    def append(self, time: float, value: V) -> None:
+        self._times.append(time)
+        self._values.append(value)
+
+    def restart(self) -> None:
+        self._initial = self.latest
+        self._times.clear()
+        self._values.clear()
+
+
+def category_of(record: Record) -> str:
+    """The category that the estimator saw, else the declared one, else none."""
+    category: str = record.get("est_category") or record.get("category") or ""
+    return category
+
+
+def counted_in_words(record: Record) -> bool:
+    """Whether the estimate was made by counting whitespace words, so that the actual is counted alike."""
+    return record.get("est_tokenizer") == "whitespace" and record.get("actual_output_words") is not None
+
+
+def observed_output(record: Record) -> int | None:
+    """The actual output length in the unit of the estimate; None when nothing was produced."""
+    field = "actual_output_words" if counted_in_words(record) else "actual_output_tokens"
+    length: int | None = record.get(field)
+    return length
+
+
+def add_calibrated(record: Record, calibrator: Calibrator, before: float) -> None:
+    """Add `cal_bias_ratio` and `cal_output_tokens`: the estimate with what was known before `before`."""
+    bias = calibrator.bias(record, before)
+    record["cal_bias_ratio"] = bias
+    record["cal_output_tokens"] = output_tokens(record, bias, calibrator.caps)

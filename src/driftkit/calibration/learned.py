@@ -1,0 +1,55 @@
+"""Between the state folder and the calibrators: what to start from, what to keep."""
+
+from __future__ import annotations
+
+from driftkit import registry
+from driftkit.calibration.base import Calibrator
+from driftkit.calibration.state import StateFolder
+from driftkit.calibration.stream import Key, Learning, Stream
+from driftkit.errors import StateError, UsageError
+
+
+class Learned:
+    """The calibrators of a state folder, or of none. `method` None takes the state's, or the default."""
+
+    def __init__(self, folder: StateFolder | None, method: str | None) -> None:
+        self._folder = folder
+        self._method = method
+
+    def start(self, key: Key) -> Learning:
+        """What to learn on from: the state for `key`, or a new calibrator when it holds nothing."""
+        return self.known(key) or Learning(_new(self._method or registry.names("calibrators")[0]), {})
+
+    def known(self, key: Key) -> Learning | None:
+        """What the state holds for `key`, if anything."""
+        document = self._folder.read(key) if self._folder is not None else None
+        if document is None or self._folder is None:
+            return None
+        method = document.get("method")
+        if self._method is not None and method != self._method:
+            raise UsageError(
+                f"{self._folder.path}: learned with --method {method}, not {self._method}",
+                hint=f"use --method {method}, or another --state DIR",
+            )
+        try:
+            calibrator = _new(method)
+            calibrator.load_json(document["learned"])
+            runs = {str(run): int(count) for run, count in document["runs"].items()}
+        except (KeyError, ValueError, TypeError, AttributeError, UsageError):
+            hint = "restore it from a backup, or move it away to start anew"
+            raise StateError(f"{self._folder.path}: damaged state for {'/'.join(key)}", hint=hint) from None
+        return Learning(calibrator, runs)
+
+    def save(self, stream: Stream) -> None:
+        """Write what `stream` has learned; where it learned nothing, nothing is written."""
+        if self._folder is None:
+            return
+        for key, learning in stream.learning.items():
+            if learning.new_runs:
+                runs = {**learning.known_runs, **{run: n for run, n in learning.new_runs.items() if run}}
+                self._folder.write(key, learning.calibrator.name, learning.calibrator.to_json(), runs)
+
+
+def _new(method: str) -> Calibrator:
+    calibrator: Calibrator = registry.load("calibrators", method)()
+    return calibrator

@@ -1,0 +1,105 @@
+"""Calibrating a stream of completions: each first gets what was known at its arrival, then is learned."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from driftkit.calibration.base import Calibrator, add_calibrated
+from driftkit.errors import FieldError
+from driftkit.records.schema import Record, checker
+
+check_completion = checker(
+    ("id", "finished_s", "est_output_tokens"),
+    ("run_id", "tenant", "category", "arrival_s", "offered_s", "status", "max_tokens", "finish_reason")
+    + ("est_base_tokens", "est_bias_ratio", "est_safety_ratio", "est_input_ratio", "est_category")
+    + ("est_model", "est_tokenizer", "served_model", "actual_output_tokens", "actual_output_words"),
+)
+
+
+class Key(NamedTuple):
+    """What a correction belongs to: it is no good for another estimator, tokenizer or model."""
+
+    estimator: str
+    tokenizer: str
+    served_model: str
+
+
+def key_of(record: Record, served_model: str | None = None) -> Key:
+    """The key of a record; `served_model` where the record is still a request."""
+    return Key(
+        record.get("est_model") or "unknown",
+        record.get("est_tokenizer") or "given",
+        served_model or record.get("served_model") or "unknown",
+    )
+
+
+@dataclass(slots=True)
+class Learning:
+    """A calibrator, the runs it knew at the start, and completions learned since per run."""
+
+    calibrator: Calibrator
+    known_runs: dict[str, int]
+    new_runs: dict[str, int] = field(default_factory=dict)
+
+
+class Stream:
+    """Completions, run after run. `live` takes them as they come and knows no instants.
+
+    `start(key)` is asked once per key for what to start from. A run that is known already is calibrated
+    but not learned again, and named in `repeated`.
+    """
+
+    def __init__(self, start: Callable[[Key], Learning], *, live: bool = False) -> None:
+        self._start_from = start
+        self._live = live
+        self._run: str | None = None
+        self._last_finish = 0.0
+        self._closed: set[str] = set()
+        self.learning: dict[Key, Learning] = {}
+        self.repeated: set[str] = set()
+
+    def take(self, record: Record) -> Record:
+        """Add `cal_*` to a completion, then learn it; FieldError when it is out of order."""
+        check_completion(record)
+        run = record.get("run_id") or ""
+        finished = record["finished_s"]
+        if run != self._run:
+            self._start_run(run)
+        elif finished < self._last_finish and not self._live:
+            problem = f"{finished:g} comes after {self._last_finish:g}: completions must be in order"
+            raise FieldError("finished_s", problem, hint="`driftkit calibrate --sort` reads all and sorts")
+        self._last_finish = finished
+        key = key_of(record)
+        learning = self.learning.get(key)
+        if learning is None:
+            learning = self.learning[key] = self._start_from(key)
+        due = record.get("offered_s", record.get("arrival_s"))
+        known_before = math.inf if self._live or due is None else due
+        add_calibrated(record, learning.calibrator, known_before)
+        if run and run in learning.known_runs:
+            self.repeated.add(run)
+        elif record.get("status", "ok") == "ok":
+            learning.calibrator.learn(record, finished)
+            learning.new_runs[run] = learning.new_runs.get(run, 0) + 1
+        return record
+
+    def _start_run(self, run: str) -> None:
+        if run in self._closed and not self._live:
+            hint = "`driftkit calibrate --sort` reads all and sorts"
+            raise FieldError("run_id", f"run {run} continues after another run", hint=hint)
+        if self._run is not None:
+            self._closed.add(self._run)
+        self._run = run
+        for learning in self.learning.values():
+            learning.calibrator.start_run()
+
+
+def in_order(records: list[Record]) -> list[Record]:
+    """Run by run in order of first appearance, each by `(finished_s, place in the input)`."""
+    first: dict[Any, int] = {}
+    for record in records:
+        first.setdefault(record.get("run_id"), len(first))
+    return sorted(records, key=lambda r: (first[r.get("run_id")], r.get("finished_s") or 0.0))

@@ -1,0 +1,160 @@
+"""The `driftkit` command: lazy subcommands, and the one place where errors become exit codes.
+
+Every command's `--help` is felt hundreds of times a day, so a subcommand is imported only when it is
+named, and what it needs to work only when it runs.
+"""
+
+from __future__ import annotations
+
+import errno
+import importlib
+import os
+import sys
+from typing import NoReturn
+
+import click
+
+from driftkit import __version__
+from driftkit.errors import DriftkitError
+
+COMMANDS = {
+    "gen": "Make a tenant workload, or read a trace.",
+    "estimate": "Add a token budget to every request.",
+    "schedule": "Order requests under a policy, and plan when each starts.",
+    "run": "Execute requests and record what happened.",
+    "calibrate": "Learn from completions how wrong the estimates are.",
+    "report": "Print latency, error and fairness tables.",
+}
+
+# 128 + SIGPIPE: what a shell reports for a program that a closed pipe ended
+CLOSED_PIPE = 141
+INTERRUPTED = 130
+
+
+class Commands(click.Group):
+    """The subcommands, in the order of the pipe; imports one at a time."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        module = importlib.import_module(f"driftkit.commands.{cmd_name}")
+        command: click.Command = module.command
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if args and not args[0].startswith("-") and args[0] not in COMMANDS:
+            import difflib
+
+            near = difflib.get_close_matches(args[0], COMMANDS, n=1)
+            known = f"did you mean {near[0]}?" if near else "known: " + ", ".join(COMMANDS)
+            raise click.UsageError(f"no command named {args[0]!r}; {known}", ctx)
+        return super().resolve_command(ctx, args)
+
+
+@click.command(
+    cls=Commands,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    epilog="Exit status: 0 done; 1 failure; 2 usage; 3 finished, but some records were skipped or failed; "
+    "130 interrupted; 141 standard output closed.",
+)
+@click.version_option(__version__, "-V", "--version", prog_name="driftkit", message="%(prog)s %(version)s")
+def group() -> None:
+    """Which scheduling policy, fed by which length estimate, gives whom what latency?
+
+    Small tools that pipe JSON lines:
+
+    \b
+      driftkit gen --preset driftsched | driftkit estimate | driftkit schedule --policy sjf |
+        driftkit run | driftkit calibrate | driftkit report
+    """
+
+
+def main(args: list[str] | None = None) -> NoReturn:
+    """Run the command line and exit with the code that the contract gives the outcome."""
+    argv = sys.argv[1:] if args is None else args
+    code = _run(argv)
+    sys.stderr.flush()
+    sys.exit(code)
+
+
+def _run(argv: list[str]) -> int:
+    name = "driftkit"
+    try:
+        with group.make_context("driftkit", list(argv)) as ctx:
+            name = f"driftkit {argv[0]}" if argv and argv[0] in COMMANDS else name
+            code = group.invoke(ctx)
+        if sys.stdout is not None:
+            sys.stdout.flush()
+        return code if isinstance(code, int) else 0
+    except click.exceptions.Exit as exit_:
+        return exit_.exit_code
+    except click.UsageError as error:
+        return _usage(name, error)
+    except click.ClickException as error:
+        _say(f"{name}: {error.format_message()}")
+        return 1
+    except DriftkitError as error:
+        _say(f"{name}: {error.message}")
+        if error.hint:
+            _say(f"  {error.hint}")
+        _debug(argv)
+        return error.exit_code
+    except (KeyboardInterrupt, click.Abort):
+        _say(f"{name}: interrupted")
+        return INTERRUPTED
+    except OSError as error:
+        _discard_output()
+        if error.errno == errno.EPIPE:
+            return CLOSED_PIPE
+        where = f"{error.filename}: " if error.filename else "standard output: " if _is_write(error) else ""
+        _say(f"{name}: {where}{(error.strerror or str(error)).lower()}")
+        _debug(argv)
+        return 1
+    except Exception as error:
+        _say(f"{name}: internal error: {type(error).__name__}: {error}")
+        _say("  this is a defect of driftkit; please report it with the output of the same call with --debug")
+        _debug(argv)
+        _discard_output()
+        return 1
+
+
+def _usage(name: str, error: click.UsageError) -> int:
+    """A bad call: what is wrong, then where the help is. No arguments at all prints the help itself."""
+    if isinstance(error, click.exceptions.NoArgsIsHelpError):
+        _say(error.format_message())
+        return 2
+    _say(f"{error.ctx.command_path if error.ctx else name}: {error.format_message()}")
+    if error.ctx is not None:
+        _say(f"  {error.ctx.command.get_usage(error.ctx)}")
+        _say(f"  see {error.ctx.command_path} --help")
+    return 2
+
+
+def _is_write(error: OSError) -> bool:
+    return error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr)
+
+
+def _debug(argv: list[str]) -> None:
+    if "--debug" in argv:
+        import traceback
+
+        traceback.print_exc()
+
+
+def _discard_output() -> None:
+    """What is still buffered has nowhere to go; without this the interpreter complains at exit."""
+    if sys.stdout is not None:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -1,0 +1,117 @@
+"""`driftkit estimate`: a token budget for every request."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from driftkit.commands.stdio import (
+    Outcome,
+    debug_option,
+    error_options,
+    files_argument,
+    output_options,
+    reading,
+    stdout,
+)
+from driftkit.registry import names
+
+if TYPE_CHECKING:
+    from driftkit.records.schema import Record
+
+
+@click.command(
+    epilog="Models: table is the paper's constants by category, stretched by tier and input length; "
+    "prompt-length takes the prompt's length for the output's; oracle reads trace_output_tokens. "
+    "Tokenizers: whitespace, builtin (a byte-level BPE that needs no network), a tiktoken encoding name, or a "
+    "tekken, .tiktoken or tokenizer.json file. A record that has prompt_tokens keeps them."
+)
+@click.option(
+    "--model",
+    type=click.Choice(names("estimators")),
+    default="table",
+    show_default=True,
+    help="How the output length is estimated.",
+)
+@click.option(
+    "--tokenizer",
+    default="builtin",
+    show_default=True,
+    metavar="NAME|FILE",
+    help="What counts the prompts.",
+)
+@click.option(
+    "--state", metavar="DIR", type=click.Path(file_okay=False), help="Apply what calibrate has learned there."
+)
+@click.option(
+    "--served-model",
+    default="qwen1.5-1.8b",
+    show_default=True,
+    metavar="NAME",
+    help="With --state: the model that the requests are for.",
+)
+@error_options
+@output_options
+@debug_option
+@files_argument
+def command(
+    files: tuple[str, ...],
+    model: str,
+    tokenizer: str,
+    state: str | None,
+    served_model: str,
+    on_error: str,
+    rejects: str | None,
+    unbuffered: bool,
+    debug: bool,
+) -> int:
+    """Add a token budget to every request.
+
+    Counts the prompt where the record does not say, estimates the output, and adds both up to
+    est_total_tokens. Every factor of the estimate is a field of its own.
+    """
+    from driftkit.calibration.learned import Learned
+    from driftkit.calibration.state import StateFolder
+    from driftkit.calibration.stream import Key, key_of
+    from driftkit.estimation.base import Correction, NoCorrection, annotate, count_prompt
+    from driftkit.estimation.tokenizers import load as load_tokenizer
+    from driftkit.records.io import Writer
+    from driftkit.records.schema import check_prompt, checker
+    from driftkit.registry import load
+
+    outcome = Outcome("estimate")
+    writer = Writer(stdout(), unbuffered=unbuffered)
+    counter = load_tokenizer(tokenizer)
+    estimator = load("estimators", model)(outcome.warn_once)
+    learned = Learned(StateFolder(state), None) if state is not None else None
+    corrections: dict[Key, Correction] = {}
+    check = checker(
+        ("id", "arrival_s", *estimator.reads),
+        ("tenant", "tier", "category", "prompt", "messages", "prompt_tokens", "max_tokens", "est_tokenizer"),
+    )
+
+    def correction(record: Record) -> Correction:
+        if learned is None:
+            return NoCorrection()
+        key = key_of({**record, "est_model": estimator.name}, served_model)
+        if key not in corrections:
+            known = learned.known(key)
+            if known is None:
+                outcome.warn(f"{state}: nothing learned yet for {'/'.join(key)}; estimates stay as they are")
+            corrections[key] = known.calibrator if known is not None else NoCorrection()
+        return corrections[key]
+
+    def estimate(record: Record) -> Record:
+        check(record)
+        check_prompt(record)
+        record.setdefault("kind", "request")
+        record.setdefault("schema", 1)
+        count_prompt(record, counter.count, counter.name)
+        annotate(record, estimator, correction(record))
+        return record
+
+    with reading(outcome, files, on_error, rejects) as reader:
+        for record in reader.records("request", estimate, lambda record: record):
+            writer.write(record)
+    return outcome.status

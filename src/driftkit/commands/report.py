@@ -1,0 +1,109 @@
+"""`driftkit report`: tables of what happened."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+import click
+
+from driftkit.commands.stdio import (
+    Outcome,
+    debug_option,
+    error_options,
+    files_argument,
+    reading,
+    seed_option,
+    stdout,
+)
+
+if TYPE_CHECKING:
+    from driftkit.records.schema import Record
+
+
+@click.command(
+    epilog="Runs are told apart by label. Latency counts from offered_s. Requests that failed count in "
+    "throughput only. With --baseline, labels are compared on the same ids; give each label several runs "
+    "(seeds) for an interval over runs. Exit status 1 when there is no completion to report."
+)
+@click.option("--by", multiple=True, metavar="FIELD", help="Split rows by this field too; repeatable.")
+@click.option("--where", multiple=True, metavar="FIELD=VALUE", help="Only these completions; repeatable.")
+@click.option("--baseline", metavar="LABEL", help="Compare every other label with this one.")
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["table", "jsonl"]),
+    default="table",
+    show_default=True,
+    help="For people, or one summary record per row.",
+)
+@click.option(
+    "--color",
+    type=click.Choice(["auto", "always", "never"]),
+    default="auto",
+    show_default=True,
+    help="Colour; auto asks the terminal, NO_COLOR and TERM.",
+)
+@seed_option
+@error_options
+@debug_option
+@files_argument
+def command(
+    files: tuple[str, ...],
+    by: tuple[str, ...],
+    where: tuple[str, ...],
+    baseline: str | None,
+    form: str,
+    color: str,
+    seed: int,
+    on_error: str,
+    rejects: str | None,
+    debug: bool,
+) -> int:
+    """Print latency, error and fairness tables.
+
+    Reads the completions of one or more runs. Estimates are reported uncalibrated and, after calibrate,
+    calibrated beside it.
+    """
+    from driftkit.errors import DriftkitError
+    from driftkit.records.io import Writer
+    from driftkit.reporting.completions import Collector
+    from driftkit.reporting.errors_table import class_stability, estimate_error
+    from driftkit.reporting.fairness import fairness, tier_inversions
+    from driftkit.reporting.latency import latency, throughput
+    from driftkit.reporting.paired import paired
+    from driftkit.reporting.tables import render
+
+    wanted = []
+    for text in where:
+        field, equals, value = text.partition("=")
+        if not equals or not field:
+            raise click.UsageError(f"--where: expected FIELD=VALUE, got {text!r}", click.get_current_context())
+        wanted.append((field, value))
+
+    def selected(record: Record) -> bool:
+        return all(str(record.get(field)) == value for field, value in wanted)
+
+    outcome = Outcome("report")
+    collector = Collector(by, selected)
+    with reading(outcome, files, on_error, rejects) as reader:
+        for _ in reader.records("completion", collector.add, lambda record: None):
+            pass
+    data = collector.columns()
+    if not len(data):
+        hint = "`driftkit run` makes completions" + ("; --where left none" if where else "")
+        raise DriftkitError("no completions in the input", hint=hint)
+    tables = [latency(data, by), throughput(data, by), estimate_error(data, by), class_stability(data, by)]
+    tables += [fairness(data), tier_inversions(data)]
+    if baseline is not None:
+        tables.append(paired(data, baseline, seed))
+    tables = [table for table in tables if table.rows or table.notes]
+    if form == "jsonl":
+        writer = Writer(stdout())
+        for table in tables:
+            for row in table.records():
+                writer.write(row)
+    else:
+        stdout().flush()
+        render(tables, sys.stdout, color)  # type: ignore[arg-type]
+    return outcome.status

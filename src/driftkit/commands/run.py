@@ -1,0 +1,144 @@
+"""`driftkit run`: execute requests, record what happened."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from driftkit.commands.simulator import setup_of, simulator_options
+from driftkit.commands.stdio import (
+    Outcome,
+    debug_option,
+    error_options,
+    files_argument,
+    output_options,
+    reading,
+    stdout,
+)
+from driftkit.registry import names
+
+if TYPE_CHECKING:
+    from driftkit.records.job import Job
+    from driftkit.records.schema import Record
+
+
+@click.command(
+    epilog="Latencies count from offered_s, the instant a request was due on the run's clock. A record with "
+    "barrier true waits until everything before it has ended. Requests run by (priority, arrival, input "
+    "order); weighted, and any policy under --feedback, is rebuilt from the policy field. With unequal "
+    "priorities the engine's queue is vLLM's priority queue, else fcfs. All input is read first."
+)
+@click.option("--engine", type=click.Choice(["sim"]), default="sim", show_default=True, help="What executes.")
+@click.option("--label", metavar="NAME", help="Name of the run in reports.  [default: the policy]")
+@click.option("--feedback", is_flag=True, help="Calibrate online, and order by the calibrated estimates.")
+@click.option(
+    "--method",
+    type=click.Choice(names("calibrators")),
+    help="With --feedback: how to calibrate.  [default: the state's, or ratio]",
+)
+@click.option(
+    "--state",
+    metavar="DIR",
+    type=click.Path(file_okay=False),
+    help="With --feedback: start from what calibrate has learned there (it is not changed).",
+)
+@simulator_options
+@error_options
+@output_options
+@debug_option
+@files_argument
+def command(
+    files: tuple[str, ...],
+    engine: str,
+    label: str | None,
+    feedback: bool,
+    method: str | None,
+    state: str | None,
+    on_error: str,
+    rejects: str | None,
+    unbuffered: bool,
+    debug: bool,
+    **simulator: Any,
+) -> int:
+    """Execute requests and record what happened.
+
+    Writes one completion a line, in order of finished_s. The simulator needs prompt_tokens (estimate counts
+    them) and trace_output_tokens (gen and traces have them); it runs in virtual time.
+    """
+    from driftkit.calibration.feedback import OnlineCalibration
+    from driftkit.calibration.learned import Learned
+    from driftkit.calibration.state import StateFolder
+    from driftkit.engines.sim.simulation import simulate
+    from driftkit.errors import FieldError, UsageError
+    from driftkit.policies.base import Policy, parse
+    from driftkit.records.completion import (
+        check_prompt_tokens,
+        check_request,
+        check_truth,
+        completion,
+        in_order_of_arrival,
+        job_of,
+    )
+    from driftkit.records.io import Writer
+    from driftkit.records.run_id import RunId
+    from driftkit.records.schema import checker
+    from driftkit.records.unique import UniqueIds
+
+    outcome = Outcome("run")
+    setup = setup_of(simulator)
+    if not feedback and (method or state):
+        raise click.UsageError("--method and --state go with --feedback", click.get_current_context())
+    writer = Writer(stdout(), unbuffered=unbuffered)
+    unique = UniqueIds()
+    run_id = RunId(engine, setup, label, feedback, method)
+    policies: dict[str, Policy] = {}
+    check_estimate = checker(
+        ("est_output_tokens",), ("est_base_tokens", "est_bias_ratio", "est_safety_ratio", "est_input_ratio")
+    )
+
+    def read(record: Record) -> Job:
+        check_request(record)
+        check_prompt_tokens(record)
+        check_truth(record)
+        if feedback:
+            check_estimate(record)
+        unique.add(record["id"])
+        named = record.get("policy") or "fifo"
+        if named not in policies:
+            try:
+                policies[named] = parse(named)
+            except UsageError as error:
+                raise FieldError("policy", error.message, hint=error.hint) from None
+            if len(policies) > 1:
+                raise FieldError("policy", f"the input mixes {' and '.join(policies)}: one run has one policy")
+        run_id.add(record)
+        return job_of(record, record["trace_output_tokens"])
+
+    def untouched(record: Record) -> None:
+        writer.write(record)
+
+    with reading(outcome, files, on_error, rejects) as reader:
+        jobs = [job for job in reader.records("request", read, untouched) if job is not None]
+    if not jobs:
+        return outcome.status
+    named, policy = policies.popitem()
+    online = None
+    if feedback:
+        learned = Learned(StateFolder(state) if state is not None else None, method)
+        online = OnlineCalibration(learned.start, setup.served_model, policy)
+    run = {
+        "run_id": run_id.value(),
+        "label": label or named,
+        "engine": engine,
+        "served_model": setup.served_model,
+    }
+    for together in simulate(in_order_of_arrival(jobs), setup, policy, online):
+        for job in together:
+            if job.status != "ok":
+                outcome.failed += 1
+                outcome.warn_once(f"request {job.record['id']} was {job.status}: {job.error}; see status, error")
+            writer.write(completion(job, run))
+    if outcome.failed > reader.skipped:
+        outcome.warn(f"{outcome.failed - reader.skipped} of {len(jobs)} requests were not served")
+    return outcome.status

@@ -1,0 +1,133 @@
+"""`driftkit schedule`: an order under a policy, and a plan."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from driftkit.commands.simulator import setup_of, simulator_options
+from driftkit.commands.stdio import (
+    Outcome,
+    debug_option,
+    error_options,
+    files_argument,
+    output_options,
+    reading,
+    stdout,
+)
+
+if TYPE_CHECKING:
+    from driftkit.records.job import Job
+    from driftkit.records.schema import Record
+
+
+@click.command(
+    epilog="Policies: fifo; priority (tier_level); weighted (a cycle of picks by weight, decided by run "
+    "while it watches the queue); sjf (smallest est_total_tokens); aging (tier_level, less --param "
+    "rate=0.01 levels per second waited); oracle-sjf (true lengths); random (--param seed=0). Static "
+    "policies write vLLM's integer priority, lower first; anything may rewrite it before run. Without "
+    "--follow all input is read before the first record is written."
+)
+@click.option("--policy", required=True, metavar="NAME", help="fifo, priority, weighted, sjf, aging, ...")
+@click.option("--param", "params", multiple=True, metavar="KNOB=VALUE", help="A knob of the policy; repeatable.")
+@click.option("--no-plan", is_flag=True, help="Rank by (priority, arrival) only; simulate nothing.")
+@click.option("--follow", is_flag=True, help="Add policy and priority as records come, in input order.")
+@simulator_options
+@error_options
+@output_options
+@debug_option
+@files_argument
+def command(
+    files: tuple[str, ...],
+    policy: str,
+    params: tuple[str, ...],
+    no_plan: bool,
+    follow: bool,
+    on_error: str,
+    rejects: str | None,
+    unbuffered: bool,
+    debug: bool,
+    **simulator: Any,
+) -> int:
+    """Order requests under a policy, and plan when each starts.
+
+    Writes the records in planned order, with policy, priority (static policies), sched_rank, sched_start_s
+    and sched_finish_s. The plan is a simulation in which every output is as long as it is estimated.
+    """
+    from driftkit.engines.sim.simulation import simulate
+    from driftkit.errors import FieldError
+    from driftkit.policies.base import StaticPolicy, build, describe, split_knobs
+    from driftkit.records.completion import (
+        check_prompt_tokens,
+        check_request,
+        in_order_of_arrival,
+        job_of,
+    )
+    from driftkit.records.io import Writer
+    from driftkit.records.schema import checker
+    from driftkit.records.unique import UniqueIds
+
+    outcome = Outcome("schedule")
+    setup = setup_of(simulator)
+    chosen = build(policy, split_knobs(params))
+    static = chosen if isinstance(chosen, StaticPolicy) else None
+    if follow and static is None:
+        raise click.UsageError(
+            f"--follow: {policy} watches the queue, so it has no priority to add", click.get_current_context()
+        )
+    writer = Writer(stdout(), unbuffered=unbuffered or follow)
+    named = describe(chosen)
+    true_lengths = policy.startswith("oracle")
+    check_policy = checker(chosen.reads, ("est_output_tokens",))
+    unique = UniqueIds()
+
+    def prepared(record: Record) -> Record:
+        check_request(record)
+        check_policy(record)
+        record.setdefault("kind", "request")
+        record.setdefault("schema", 1)
+        record["policy"] = named
+        record.pop("priority", None)
+        if static is not None:
+            record["priority"] = static.key(record)
+        return record
+
+    def planned(record: Record) -> Job:
+        prepared(record)
+        unique.add(record["id"])
+        if no_plan:
+            return job_of(record, 0)
+        check_prompt_tokens(record)
+        length = record.get("trace_output_tokens" if true_lengths else "est_output_tokens")
+        if length is None:
+            hint = "`driftkit estimate` adds it; --no-plan does without"
+            raise FieldError("est_output_tokens", "expected an integer >= 0, got nothing", hint=hint)
+        return job_of(record, max(1, length))
+
+    def untouched(record: Record) -> None:
+        writer.write(record)
+
+    with reading(outcome, files, on_error, rejects) as reader:
+        if follow:
+            for record in reader.records("request", prepared, lambda record: record):
+                writer.write(record)
+            return outcome.status
+        jobs = [job for job in reader.records("request", planned, untouched) if job is not None]
+    jobs = in_order_of_arrival(jobs)
+    if no_plan:
+        queue = chosen.queue()
+        for job in jobs:
+            job.offered_s = job.arrival_s
+            queue.push(job, job.arrival_s)
+        ordered = [queue.pop(0.0) for _ in jobs]
+    else:
+        ended = [job for together in simulate(jobs, setup, chosen) for job in together]
+        ordered = sorted(ended, key=lambda job: (job.started_s is None, job.started_s or 0.0, job.order))
+    for rank, job in enumerate(ordered):
+        job.record["sched_rank"] = rank
+        if job.started_s is not None:
+            job.record["sched_start_s"] = job.started_s
+            job.record["sched_finish_s"] = job.finished_s
+        writer.write(job.record)
+    return outcome.status

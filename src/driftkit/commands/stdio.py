@@ -1,0 +1,98 @@
+"""What every filter shares: its files, its output, its error policy, and how it says things to people."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import IO, TYPE_CHECKING, Any, TypeVar, cast
+
+import click
+
+if TYPE_CHECKING:  # imported when a command runs, not when its help is shown
+    from driftkit.records.io import OnError, Reader
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+SOME_FAILED = 3
+
+
+class Outcome:
+    """What has become of a command so far: how many records were lost, what was already warned of."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.failed = 0
+        self._said: set[str] = set()
+
+    def warn(self, text: str) -> None:
+        print(f"driftkit {self.name}: {text}", file=sys.stderr)
+
+    def warn_once(self, text: str) -> None:
+        if text not in self._said:
+            self._said.add(text)
+            self.warn(text)
+
+    @property
+    def status(self) -> int:
+        """The exit status: 0, or 3 when some records were skipped or failed."""
+        return SOME_FAILED if self.failed else 0
+
+
+def files_argument(function: F) -> F:
+    return click.argument("files", nargs=-1, type=click.Path(), metavar="[FILE]...")(function)
+
+
+def error_options(function: F) -> F:
+    """The arguments of every command that reads lines."""
+    function = click.option(
+        "--rejects", type=click.Path(dir_okay=False), metavar="FILE", help="Copy skipped lines there."
+    )(function)
+    return click.option(
+        "--on-error",
+        type=click.Choice(["fail", "skip"]),
+        default="fail",
+        show_default=True,
+        help="What a bad line does: end the run, or be left out (exit status 3).",
+    )(function)
+
+
+def output_options(function: F) -> F:
+    """The arguments of every command that writes records."""
+    return click.option("--unbuffered", is_flag=True, help="Flush every record.")(function)
+
+
+def seed_option(function: F) -> F:
+    return click.option(
+        "--seed", type=click.IntRange(0), default=0, show_default=True, help="Seed of every random stream."
+    )(function)
+
+
+def debug_option(function: F) -> F:
+    return click.option("--debug", is_flag=True, help="Show a traceback with an error.")(function)
+
+
+@contextmanager
+def reading(
+    outcome: Outcome, files: Sequence[str], on_error: str, rejects: str | None
+) -> Iterator[Reader]:
+    """The Reader of a command's input; afterwards says how many lines were skipped."""
+    from driftkit.records.io import Reader, open_file, open_sources
+
+    if not files and sys.stdin is not None and sys.stdin.isatty():
+        raise click.UsageError("no input: give a FILE, or pipe records in", click.get_current_context())
+    with ExitStack() as stack:
+        sources = stack.enter_context(open_sources(files))
+        sink: IO[bytes] | None = stack.enter_context(open_file(rejects, "wb")) if rejects else None
+        reader = Reader(sources, on_error=cast("OnError", on_error), rejects=sink, warn=outcome.warn)
+        yield reader
+        if reader.skipped:
+            outcome.failed += reader.skipped
+            outcome.warn(f"{reader.skipped} bad lines left out" + (f", copied to {rejects}" if rejects else ""))
+
+
+def stdout() -> IO[bytes]:
+    """Standard output as bytes; a closed one ends the command as a closed pipe does."""
+    if sys.stdout is None:
+        raise BrokenPipeError(32, "standard output is closed")
+    return sys.stdout.buffer

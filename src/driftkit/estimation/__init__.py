@@ -1,0 +1,1 @@
+"""How long will the answer be? Estimators, the tokenizers they count with, and the budget they give."""

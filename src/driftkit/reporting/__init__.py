@@ -1,0 +1,1 @@
+"""From completions to tables: latency, throughput, error, classes, fairness, paired differences."""

@@ -1,0 +1,79 @@
+"""A table: rows that a program can read and a rendering for people. Only this file knows rich."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import IO, TYPE_CHECKING, Any, Literal
+
+from driftkit.records.schema import SCHEMA, Record
+
+if TYPE_CHECKING:
+    from rich.table import Table as RichTable
+
+Color = Literal["auto", "always", "never"]
+
+
+@dataclass
+class Table:
+    """`rows` map field names to values; `columns` say which are shown under which heading.
+
+    `notes` state what the numbers assume; they are printed under the table.
+    """
+
+    name: str
+    title: str
+    columns: list[tuple[str, str]]
+    rows: list[dict[str, Any]] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    def records(self) -> Iterator[Record]:
+        """One `summary` record per row."""
+        for row in self.rows:
+            known = {key: value for key, value in row.items() if value is not None and value == value}
+            yield {"kind": "summary", "schema": SCHEMA, "table": self.name, **known}
+
+
+def shown(value: Any) -> str:
+    """A cell: four significant digits, never an exponent; a dash for what is missing."""
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return "-"
+    if isinstance(value, float):
+        if value == 0:
+            return "0"
+        digits = max(0, 3 - math.floor(math.log10(abs(value))))
+        return f"{value:.{min(digits, 6)}f}"
+    return str(value)
+
+
+def render(tables: list[Table], stream: IO[str], color: Color) -> None:
+    """Print the tables; plain text of any width unless `stream` is a terminal."""
+    from rich.console import Console
+
+    forced = {"auto": None, "always": True, "never": False}[color]
+    # elsewhere than on a terminal lines are as long as they need to be: a cut cell is a lost figure
+    width = None if stream.isatty() else 10_000
+    console = Console(file=stream, width=width, force_terminal=forced, highlight=False, soft_wrap=True)
+    with console.capture() as capture:
+        for table in tables:
+            if table.rows:
+                console.print(_rich(table), soft_wrap=False)
+            for note in table.notes:
+                console.print(f"  {note}", markup=False, style="dim")
+            console.print()
+    stream.write("\n".join(line.rstrip() for line in capture.get().splitlines()).rstrip("\n") + "\n")
+
+
+def _rich(table: Table) -> RichTable:
+    from rich import box
+    from rich.table import Table as RichTable
+    from rich.text import Text
+
+    out = RichTable(title=Text(table.title), title_justify="left", title_style="bold", box=box.SIMPLE_HEAD)
+    for key, heading in table.columns:
+        numeric = any(isinstance(row.get(key), int | float) for row in table.rows)
+        out.add_column(heading, justify="right" if numeric else "left", overflow="fold")
+    for row in table.rows:
+        out.add_row(*(Text(shown(row.get(key))) for key, _ in table.columns))
+    return out
