@@ -28,7 +28,18 @@ from typing import Any
 from driftkit.errors import DriftkitError
 from driftkit.estimation.tokenizers import Tokenizer, load
 
-FIELDS = ("instruction", "input", "output", "question", "answer", "prompt", "text", "turns", "messages", "conversations")
+FIELDS = (
+    "instruction",
+    "input",
+    "output",
+    "question",
+    "answer",
+    "prompt",
+    "text",
+    "turns",
+    "messages",
+    "conversations",
+)
 MIN_TOKENS = 16
 MIN_TEXTS = 20
 
@@ -63,7 +74,9 @@ def corpora(paths: list[Path]) -> Iterator[tuple[str, list[str]]]:
             continue
         found = [path]
         if path.is_dir():
-            found = sorted(p for p in path.rglob("*") if p.name.removesuffix(".gz").endswith((".json", ".jsonl")))
+            found = sorted(
+                p for p in path.rglob("*") if p.name.removesuffix(".gz").endswith((".json", ".jsonl"))
+            )
         for file in found:
             texts: dict[str, list[str]] = {}
             try:
@@ -97,14 +110,18 @@ def main() -> None:
     options = parser.parse_args()
     started = time.perf_counter()
     own = load(options.tokenizer)
-    print(f"{own.name}: loaded in {1000 * (time.perf_counter() - started):.0f} ms (tiktoken's import included)")
+    print(
+        f"{own.name}: loaded in {1000 * (time.perf_counter() - started):.0f} ms (tiktoken's import included)"
+    )
     others = []
     for name in options.against:
         try:
             others.append(load(name))
         except DriftkitError as error:
             print(f"tokenizer_counts: {error}; skipped", file=sys.stderr)
-    print(f"{'corpus':44s} {'vocabulary':24s} {'texts':>6s} {'tokens':>9s} {'ratio':>7s} {'|r-1|50':>7s} {'90':>7s}")
+    print(
+        f"{'corpus':44s} {'vocabulary':24s} {'texts':>6s} {'tokens':>9s} {'ratio':>7s} {'|r-1|50':>7s} {'90':>7s}"
+    )
     size = spent = tokens = 0.0
     for corpus, texts in corpora(options.path):
         started = time.perf_counter()
@@ -115,7 +132,9 @@ def main() -> None:
         for other in others:
             print(row(corpus, texts, counts, other))
     if spent:
-        print(f"{own.name}: {size / spent / 1e6:.1f} MB/s, {tokens / spent / 1e6:.2f} million tokens/s, one core")
+        print(
+            f"{own.name}: {size / spent / 1e6:.1f} MB/s, {tokens / spent / 1e6:.2f} million tokens/s, one core"
+        )
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The scheduling step written out request by request, rule by rule: slow, plain, and what the fast one must equal.
+"""The scheduling step, request by request and rule by rule: slow, plain, what the fast one must equal.
 
 It keeps an explicit list of running requests and their blocks and never groups anything.
 """

@@ -27,9 +27,7 @@ ALL_BODIES = [
         ),
     )
     for category in CATEGORIES
-    for i, j, k in product(
-        range(len(TOPICS)), range(len(TEMPLATES[category])), range(len(ANGLES))
-    )
+    for i, j, k in product(range(len(TOPICS)), range(len(TEMPLATES[category])), range(len(ANGLES)))
 ]
 
 

@@ -10,16 +10,18 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from reference_scheduler import Reference, Request
 
 from driftkit.engines.sim.scheduler import Limits, Scheduler, Sequence
 from driftkit.errors import UsageError
 from driftkit.records.job import Job
+from reference_scheduler import Reference, Request
 
 RECORDING = Path(__file__).parent / "fixtures" / "vllm_cpu_steps_f3.jsonl.gz"
 
 
-def sequence(name: str, prompt: int, output: int, arrival: float, priority: int = 0, order: int = 0) -> Sequence:
+def sequence(
+    name: str, prompt: int, output: int, arrival: float, priority: int = 0, order: int = 0
+) -> Sequence:
     job = Job({"id": name}, order, arrival, prompt, output, priority)
     return Sequence(job, arrival)
 

@@ -84,9 +84,7 @@ def read(path: Path, encoding: tiktoken.Encoding) -> list[Answer]:
         loop = len(tokens) >= LOOP_TOKENS and len(data) > LOOP_SHRINKS * len(zlib.compress(data, 9))
         prompt = record["instruction"]
         answers.append(
-            Answer(
-                classify(prompt), len(encoding.encode_ordinary(prompt)), tokens, len(output.split()), loop
-            )
+            Answer(classify(prompt), len(encoding.encode_ordinary(prompt)), tokens, len(output.split()), loop)
         )
     return answers
 
@@ -150,7 +148,51 @@ def show_fit(name: str, lengths: Sequence[int], cap: float) -> None:
         print(f"{name:34s} {len(lengths):5d}  too few")
         return
     fit = fit_lognormal(lengths, cap)
-    print(f"{name:34s} {fit.count:5d} {fit.censored:4d} {fit.median:8.1f} {fit.sigma:6.3f} {fit.ks:6.3f} {fit.p:6.3f}")
+    print(
+        f"{name:34s} {fit.count:5d} {fit.censored:4d} {fit.median:8.1f} {fit.sigma:6.3f} {fit.ks:6.3f} {fit.p:6.3f}"
+    )
+
+
+def show_shapes(lengths: Sequence[int], cap: float) -> None:
+    """Other shapes for the same lengths (cap ignored: few are left there), and the lognormal of the quartiles.
+
+    The median and the quartiles are not moved by the short answers on the left, as the likelihood is.
+    """
+    print("\nother shapes, without loops: KS below the cap")
+    values = np.asarray([length for length in lengths if length < 0.99 * cap], dtype=float)
+    low, median, high = np.percentile(lengths, (25, 50, 75))
+    sigma = float(np.log(high / low) / (2 * stats.norm.ppf(0.75)))
+    shapes = {
+        f"lognormal by quartiles, median {median:.0f}, sigma {sigma:.3f}": stats.lognorm(sigma, scale=median),
+        "weibull": stats.weibull_min(*stats.weibull_min.fit(values, floc=0)),
+        "gamma": stats.gamma(*stats.gamma.fit(values, floc=0)),
+        "log-logistic": stats.fisk(*stats.fisk.fit(values, floc=0)),
+    }
+    for name, shape in shapes.items():
+        parameters = ", ".join(f"{value:.4g}" for value in shape.args)
+        print(f"{name:46s} {stats.kstest(values, shape.cdf).statistic:6.3f}  ({parameters})")
+    parts = two_lognormals(np.log(values))
+    text = "; ".join(f"share {w:.3f}, median {np.exp(m):.1f}, sigma {s:.3f}" for w, m, s in parts)
+
+    def mixed(x: np.ndarray[Any, np.dtype[np.float64]]) -> np.ndarray[Any, np.dtype[np.float64]]:
+        return np.sum([w * stats.norm.cdf(np.log(x), m, s) for w, m, s in parts], axis=0)
+
+    print(f"{'two lognormals':46s} {stats.kstest(values, mixed).statistic:6.3f}  ({text})")
+
+
+def two_lognormals(logs: np.ndarray[Any, np.dtype[np.float64]]) -> list[tuple[float, float, float]]:
+    """(share, mean, sigma of the logarithm) of a mixture of two, by expectation maximisation."""
+    shares = np.array([0.2, 0.8])
+    means = np.quantile(logs, [0.1, 0.6])
+    sigmas = np.array([logs.std(), logs.std() / 2])
+    for _ in range(500):
+        weights = shares * stats.norm.pdf(logs[:, None], means, sigmas)
+        weights /= weights.sum(axis=1, keepdims=True)
+        mass = weights.sum(axis=0)
+        shares = mass / len(logs)
+        means = (weights * logs[:, None]).sum(axis=0) / mass
+        sigmas = np.sqrt((weights * (logs[:, None] - means) ** 2).sum(axis=0) / mass)
+    return [(float(w), float(m), float(s)) for w, m, s in zip(shares, means, sigmas, strict=True)]
 
 
 def show_ratio(name: str, ratios: Sequence[float], words: int, tokens: int) -> None:
@@ -174,10 +216,14 @@ def main() -> None:
     at_cap = [answer for answer in answers if len(answer.tokens) >= 0.99 * cap]
     loops = [answer for answer in answers if answer.loop]
     sound = [answer for answer in answers if not answer.loop]
-    print(f"outputs {len(answers)}, cap {cap:.0f} tokens, at the cap {len(at_cap)}, loops {len(loops)} ", end="")
+    print(
+        f"outputs {len(answers)}, cap {cap:.0f} tokens, at the cap {len(at_cap)}, loops {len(loops)} ", end=""
+    )
     print(f"(of which at the cap {sum(answer.loop for answer in at_cap)})")
 
-    print(f"\n{'lognormal fit of output tokens':34s} {'n':>5s} {'cut':>4s} {'median':>8s} {'sigma':>6s} {'KS':>6s} {'p':>6s}")
+    print(
+        f"\n{'lognormal fit of output tokens':34s} {'n':>5s} {'cut':>4s} {'median':>8s} {'sigma':>6s} {'KS':>6s} {'p':>6s}"
+    )
     show_fit("all, as observed (cap ignored)", lengths, float("inf"))
     show_fit("all, cap censored", lengths, cap)
     plain = [len(answer.tokens) for answer in sound]
@@ -187,6 +233,8 @@ def main() -> None:
         members = [answer for answer in answers if answer.prompt_class == name]
         show_fit(f"{name}, cap censored", [len(answer.tokens) for answer in members], cap)
         show_fit(f"{name}, without loops", [len(answer.tokens) for answer in members if not answer.loop], cap)
+
+    show_shapes(plain, cap)
 
     points = (1, 5, 10, 25, 50, 75, 90, 95, 99)
     print(f"\n{'percentiles of output tokens':34s} " + " ".join(f"p{point:<6d}" for point in points))

@@ -4,7 +4,7 @@
     /tmp/bpe/bin/python tools/train_bpe.py --work /tmp/bpe-corpus
 
 Needs: CPython >= 3.11, the PyPI package `regex`, `pip` and a Debian 12 with `apt-get` and `dpkg-deb` (for
-`apt-get download`, which needs no root). Fetches about 130 MB of packages into WORK/dl; what is there already is
+`apt-get download`, which needs no root). Fetches about 180 MB of packages into WORK/dl; what is there already is
 used again. Takes about two minutes and 1 GB of memory on one core. The same packages give the same bytes; the
 PyPI ones are pinned, the Debian ones are those of the release, and the manifest that is printed at the end names
 every file with its SHA-256.
@@ -78,7 +78,17 @@ def fetch(work: Path) -> None:
     for requirement in PYPI:
         stem = requirement.split("==")[0].replace("-", "_")
         if not list(downloads.glob(f"{stem}-*")):
-            pip = [sys.executable, "-m", "pip", "download", "-q", "--no-deps", "-d", str(downloads), requirement]
+            pip = [
+                sys.executable,
+                "-m",
+                "pip",
+                "download",
+                "-q",
+                "--no-deps",
+                "-d",
+                str(downloads),
+                requirement,
+            ]
             subprocess.run(pip, check=True)
     for archive in sorted(downloads.iterdir()):
         target = work / "x" / archive.name.split("_" if archive.suffix == ".deb" else "-")[0]
@@ -144,7 +154,9 @@ def words(counts: dict[str, float], *, capital: float = 0.12, spaced: float = 0.
     pieces: dict[str, float] = Counter()
     pattern = regex.compile(PATTERN)
     for word, count in counts.items():
-        forms = [(word, 1 - capital), (word[:1].upper() + word[1:], capital)] if word.islower() else [(word, 1.0)]
+        forms = (
+            [(word, 1 - capital), (word[:1].upper() + word[1:], capital)] if word.islower() else [(word, 1.0)]
+        )
         for form, share in forms:
             for prefix, part in ((" ", spaced), ("", 1 - spaced)):
                 for piece in pattern.findall(prefix + form):
@@ -153,7 +165,11 @@ def words(counts: dict[str, float], *, capital: float = 0.12, spaced: float = 0.
 
 
 def symspell(root: Path) -> dict[str, float]:
-    lines = (root / "symspellpy/symspellpy/frequency_dictionary_en_82_765.txt").read_text("utf-8-sig").splitlines()
+    lines = (
+        (root / "symspellpy/symspellpy/frequency_dictionary_en_82_765.txt")
+        .read_text("utf-8-sig")
+        .splitlines()
+    )
     return words({word: float(count) for word, count in map(str.split, lines)})
 
 
@@ -201,7 +217,10 @@ def conversations(root: Path) -> Iterator[str]:
 
 def catalogues(root: Path) -> Iterator[str]:
     """Translations of the interfaces of Django and Wagtail, a text per language and part."""
-    paths = [*root.glob("django/django/**/LC_MESSAGES/*.po"), *root.glob("wagtail/wagtail/**/LC_MESSAGES/*.po")]
+    paths = [
+        *root.glob("django/django/**/LC_MESSAGES/*.po"),
+        *root.glob("wagtail/wagtail/**/LC_MESSAGES/*.po"),
+    ]
     for path in sorted(paths):
         lines = [line for line in path.read_text("utf-8").splitlines() if line[:1] in {'"', "m"}]
         strings = re.findall(r'(?m)^(?:msgstr(?:\[\d\])? )?"(.*)"$', "\n".join(lines))
@@ -218,7 +237,17 @@ def examples(root: Path) -> Iterator[str]:
 def names(root: Path) -> Iterator[str]:
     """Names, cities and jobs from faker's lists for the larger languages."""
     for path in sorted(root.glob("faker/faker/providers/*/*/__init__.py")):
-        if path.parent.name not in {"en_US", "en_GB", "en", "de_DE", "fr_FR", "es_ES", "es_MX", "ja_JP", "ko_KR"}:
+        if path.parent.name not in {
+            "en_US",
+            "en_GB",
+            "en",
+            "de_DE",
+            "fr_FR",
+            "es_ES",
+            "es_MX",
+            "ja_JP",
+            "ko_KR",
+        }:
             continue
         for node in ast.walk(ast.parse(path.read_text("utf-8"))):
             if isinstance(node, ast.Constant) and isinstance(node.value, str) and len(node.value) < 60:

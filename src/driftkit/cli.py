@@ -144,7 +144,7 @@ def _is_write(error: OSError) -> bool:
 
 
 def _say(text: str) -> None:
-    print(text, file=sys.stderr)
+    click.echo(text, err=True)
 
 
 def _debug(argv: list[str]) -> None:

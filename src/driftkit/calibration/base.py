@@ -1,4 +1,4 @@
-"""What a calibration method is, and what it may look at: completions that ended strictly before an arrival."""
+"""What a calibration method is, and what it may look at: what had ended strictly before an arrival."""
 
 from __future__ import annotations
 

@@ -25,7 +25,7 @@ class Learned:
         document = self._folder.read(key) if self._folder is not None else None
         if document is None or self._folder is None:
             return None
-        method = document.get("method")
+        method = str(document.get("method"))
         if self._method is not None and method != self._method:
             raise UsageError(
                 f"{self._folder.path}: learned with --method {method}, not {self._method}",

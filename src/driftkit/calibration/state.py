@@ -6,7 +6,6 @@ version; readers never wait. A file that is damaged, foreign or newer is an erro
 
 from __future__ import annotations
 
-import contextlib
 import fcntl
 import os
 import tempfile
@@ -51,7 +50,9 @@ class StateFolder:
         version = document.get("version")
         if version != STATE_VERSION:
             hint = "it was written by a newer driftkit: upgrade this one"
-            raise StateError(f"{path}: state version {version}, this driftkit reads {STATE_VERSION}", hint=hint)
+            raise StateError(
+                f"{path}: state version {version}, this driftkit reads {STATE_VERSION}", hint=hint
+            )
         if document.get("key") != list(key):
             raise StateError(f"{path}: holds the state of {document.get('key')}", hint="was it renamed?")
         return document
@@ -61,16 +62,18 @@ class StateFolder:
         """Hold the folder's lock, made if need be; StateError at once when somebody else writes."""
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            lock = open(self.path / "lock", "ab")
+            lock = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT, 0o666)
         except OSError as error:
             raise StateError(f"{self.path}: {(error.strerror or str(error)).lower()}") from error
-        with lock:
+        try:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 hint = "one writer at a time: wait for it to end"
                 raise StateError(f"{self.path}: another driftkit is writing this state", hint=hint) from None
             yield
+        finally:
+            os.close(lock)  # which also unlocks it
 
     def write(self, key: Key, method: str, learned: dict[str, Any], runs: dict[str, int]) -> None:
         """Replace the file of `key`, whole or not at all. Call it under `writing`."""
@@ -90,11 +93,10 @@ class StateFolder:
                 file.write(content)
                 file.flush()
                 os.fsync(file.fileno())
-            os.replace(temporary, self._file(key))
+            Path(temporary).replace(self._file(key))
         except BaseException:
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(temporary)
+            Path(temporary).unlink(missing_ok=True)
             raise
 
     def _file(self, key: Key) -> Path:
-        return self.path / (".".join(quote(part, safe="") .replace(".", "%2E") for part in key) + ".json")
+        return self.path / (".".join(quote(part, safe="").replace(".", "%2E") for part in key) + ".json")

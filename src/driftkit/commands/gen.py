@@ -66,12 +66,16 @@ def command(
         from driftkit.workload import driftsched
         from driftkit.workload.lengths import named
 
-        for record in driftsched.requests(requests or driftsched.REQUESTS, named(lengths or "near-cap"), seed):
+        for record in driftsched.requests(
+            requests or driftsched.REQUESTS, named(lengths or "near-cap"), seed
+        ):
             writer.write(record)
         return 0
     for option, value in (("--requests", requests), ("--lengths", lengths)):
         if value is not None:
-            raise click.UsageError(f"{option} goes with --preset, not with --trace", click.get_current_context())
+            raise click.UsageError(
+                f"{option} goes with --preset, not with --trace", click.get_current_context()
+            )
     outcome = Outcome("gen")
     for record in _trace(outcome, trace, trace_format, seed, on_error, rejects):
         writer.write(record)

@@ -78,7 +78,9 @@ def command(
     for text in where:
         field, equals, value = text.partition("=")
         if not equals or not field:
-            raise click.UsageError(f"--where: expected FIELD=VALUE, got {text!r}", click.get_current_context())
+            raise click.UsageError(
+                f"--where: expected FIELD=VALUE, got {text!r}", click.get_current_context()
+            )
         wanted.append((field, value))
 
     def selected(record: Record) -> bool:

@@ -111,7 +111,9 @@ def command(
             except UsageError as error:
                 raise FieldError("policy", error.message, hint=error.hint) from None
             if len(policies) > 1:
-                raise FieldError("policy", f"the input mixes {' and '.join(policies)}: one run has one policy")
+                raise FieldError(
+                    "policy", f"the input mixes {' and '.join(policies)}: one run has one policy"
+                )
         run_id.add(record)
         return job_of(record, record["trace_output_tokens"])
 
@@ -137,7 +139,9 @@ def command(
         for job in together:
             if job.status != "ok":
                 outcome.failed += 1
-                outcome.warn_once(f"request {job.record['id']} was {job.status}: {job.error}; see status, error")
+                outcome.warn_once(
+                    f"request {job.record['id']} was {job.status}: {job.error}; see status, error"
+                )
             writer.write(completion(job, run))
     if outcome.failed > reader.skipped:
         outcome.warn(f"{outcome.failed - reader.skipped} of {len(jobs)} requests were not served")

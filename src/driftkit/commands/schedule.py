@@ -30,7 +30,9 @@ if TYPE_CHECKING:
     "--follow all input is read before the first record is written."
 )
 @click.option("--policy", required=True, metavar="NAME", help="fifo, priority, weighted, sjf, aging, ...")
-@click.option("--param", "params", multiple=True, metavar="KNOB=VALUE", help="A knob of the policy; repeatable.")
+@click.option(
+    "--param", "params", multiple=True, metavar="KNOB=VALUE", help="A knob of the policy; repeatable."
+)
 @click.option("--no-plan", is_flag=True, help="Rank by (priority, arrival) only; simulate nothing.")
 @click.option("--follow", is_flag=True, help="Add policy and priority as records come, in input order.")
 @simulator_options

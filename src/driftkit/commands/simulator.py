@@ -50,7 +50,9 @@ _OPTIONS = (
         type=click.IntRange(1),
         help="Tokens in a step.  [default: the profile's]",
     ),
-    click.option("--max-num-seqs", type=click.IntRange(1), help="Requests in a step.  [default: the profile's]"),
+    click.option(
+        "--max-num-seqs", type=click.IntRange(1), help="Requests in a step.  [default: the profile's]"
+    ),
     click.option(
         "--num-gpu-blocks",
         type=click.IntRange(2),
@@ -66,7 +68,9 @@ _OPTIONS = (
     click.option(
         "--block-size", type=click.IntRange(1), default=16, show_default=True, help="Tokens in a KV block."
     ),
-    click.option("--max-model-len", type=click.IntRange(2), help="Longest context.  [default: the model's own]"),
+    click.option(
+        "--max-model-len", type=click.IntRange(2), help="Longest context.  [default: the model's own]"
+    ),
     click.option(
         "--long-prefill-token-threshold",
         type=click.IntRange(0),

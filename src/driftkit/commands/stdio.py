@@ -26,7 +26,7 @@ class Outcome:
         self._said: set[str] = set()
 
     def warn(self, text: str) -> None:
-        print(f"driftkit {self.name}: {text}", file=sys.stderr)
+        click.echo(f"driftkit {self.name}: {text}", err=True)
 
     def warn_once(self, text: str) -> None:
         if text not in self._said:
@@ -73,9 +73,7 @@ def debug_option(function: F) -> F:
 
 
 @contextmanager
-def reading(
-    outcome: Outcome, files: Sequence[str], on_error: str, rejects: str | None
-) -> Iterator[Reader]:
+def reading(outcome: Outcome, files: Sequence[str], on_error: str, rejects: str | None) -> Iterator[Reader]:
     """The Reader of a command's input; afterwards says how many lines were skipped."""
     from driftkit.records.io import Reader, open_file, open_sources
 
@@ -88,7 +86,9 @@ def reading(
         yield reader
         if reader.skipped:
             outcome.failed += reader.skipped
-            outcome.warn(f"{reader.skipped} bad lines left out" + (f", copied to {rejects}" if rejects else ""))
+            outcome.warn(
+                f"{reader.skipped} bad lines left out" + (f", copied to {rejects}" if rejects else "")
+            )
 
 
 def stdout() -> IO[bytes]:

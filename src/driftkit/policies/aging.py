@@ -22,4 +22,5 @@ class Aging(StaticPolicy):
         self.rate = rate
 
     def key(self, record: Record) -> int:
-        return round((record["tier_level"] / self.rate + record["arrival_s"]) * 1e6)
+        seconds: float = record["tier_level"] / self.rate + record["arrival_s"]
+        return round(seconds * 1e6)

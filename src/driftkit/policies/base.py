@@ -37,6 +37,8 @@ class Policy(Protocol):
 
     name: ClassVar[str]
     static: ClassVar[bool]
+    #: fields that must be there; they are checked when records are read
+    reads: ClassVar[tuple[str, ...]]
 
     def queue(self) -> Queue:
         """An empty queue that this policy orders."""
@@ -48,7 +50,6 @@ class StaticPolicy:
 
     name: ClassVar[str]
     static: ClassVar[bool] = True
-    #: fields that `key` needs; they are checked when records are read
     reads: ClassVar[tuple[str, ...]] = ()
 
     def key(self, record: Record) -> int:
@@ -86,7 +87,7 @@ def build(name: str, knobs: Mapping[str, str]) -> Policy:
         try:
             values[knob] = type(known[knob])(text)
         except ValueError:
-            expected = {int: "an integer", float: "a number"}[type(known[knob])]  # type: ignore[index]
+            expected = "an integer" if type(known[knob]) is int else "a number"
             raise UsageError(f"policy {name}: {knob}: expected {expected}, got {text!r}") from None
     try:
         policy: Policy = cls(**values)

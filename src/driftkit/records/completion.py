@@ -9,7 +9,17 @@ from driftkit.records.schema import SCHEMA, Record, checker
 #: what every engine reads of a record, checked when it is read
 check_request = checker(
     ("id", "arrival_s"),
-    ("tenant", "tier", "tier_level", "weight", "barrier", "max_tokens", "policy", "priority", "prompt_tokens"),
+    (
+        "tenant",
+        "tier",
+        "tier_level",
+        "weight",
+        "barrier",
+        "max_tokens",
+        "policy",
+        "priority",
+        "prompt_tokens",
+    ),
 )
 _check_truth = checker(("trace_output_tokens",), ("trace_output_words",))
 

@@ -99,11 +99,15 @@ class Collector:
 
     def columns(self) -> Columns:
         names = (*NUMBERS, *TEXTS, *self.by)
-        columns = dict(zip(names, map(list, zip(*self._rows, strict=True)), strict=True)) if self._rows else {}
+        columns = (
+            dict(zip(names, map(list, zip(*self._rows, strict=True)), strict=True)) if self._rows else {}
+        )
         numbers = {n: np.array(columns.get(n, []), dtype=np.float64) for n in NUMBERS}
         texts = {}
         for name in (*TEXTS, *self.by):
             missing = {"status": "ok", "label": "run"}.get(name, "-")
-            values = [missing if v is None else v if type(v) is str else str(v) for v in columns.get(name, [])]
+            values = [
+                missing if v is None else v if type(v) is str else str(v) for v in columns.get(name, [])
+            ]
             texts[name] = np.array(values, dtype=object)
         return Columns(numbers, texts)

@@ -19,8 +19,19 @@ CLASSES = ("short", "medium", "long")
 
 def estimate_error(data: Columns, by: Sequence[str]) -> Table:
     """Error of the output estimate per label and group; calibrated rows say how much it changed."""
-    columns = [("label", "label"), *((name, name) for name in by), ("estimate", "estimate"), ("count", "count")]
-    columns += [("mae", "MAE"), ("rmse", "RMSE"), ("bias", "bias"), ("mape_percent", "MAPE %"), ("tau", "tau")]
+    columns = [
+        ("label", "label"),
+        *((name, name) for name in by),
+        ("estimate", "estimate"),
+        ("count", "count"),
+    ]
+    columns += [
+        ("mae", "MAE"),
+        ("rmse", "RMSE"),
+        ("bias", "bias"),
+        ("mape_percent", "MAPE %"),
+        ("tau", "tau"),
+    ]
     columns += [("mae_change_percent", "MAE change %"), ("rmse_change_percent", "RMSE change %")]
     table = Table("error", "Estimate error", columns)
     units = set()
@@ -32,7 +43,13 @@ def estimate_error(data: Columns, by: Sequence[str]) -> Table:
             if of is None:
                 continue
             units.add(unit)
-            row: dict[str, Any] = {**group, "estimate": name, "count": of.count, "mae": of.mae, "rmse": of.rmse}
+            row: dict[str, Any] = {
+                **group,
+                "estimate": name,
+                "count": of.n,
+                "mae": of.mae,
+                "rmse": of.rmse,
+            }
             row.update(bias=of.bias, mape_percent=of.mape, tau=of.tau)
             if before is not None and before.mae > 0:
                 row["mae_change_percent"] = (of.mae / before.mae - 1) * 100
@@ -49,7 +66,12 @@ def estimate_error(data: Columns, by: Sequence[str]) -> Table:
 
 def class_stability(data: Columns, by: Sequence[str]) -> Table:
     """Requests of each budgeted class by the class that prompt and actual output fell into."""
-    columns = [("label", "label"), *((name, name) for name in by), ("estimate", "estimate"), ("class", "class")]
+    columns = [
+        ("label", "label"),
+        *((name, name) for name in by),
+        ("estimate", "estimate"),
+        ("class", "class"),
+    ]
     columns += [(f"actual_{name}", f"was {name}") for name in CLASSES] + [("agree_percent", "agree %")]
     table = Table("classes", "Class stability", columns)
     for group, part in groups(data.ok, by):

@@ -25,7 +25,8 @@ def fairness(data: Columns) -> Table:
         if not len(served):
             continue
         slowdowns = {
-            tenant: float(np.mean(own["e2e_s"] / own["inference_s"])) for tenant, own in served.split("tenant")
+            tenant: float(np.mean(own["e2e_s"] / own["inference_s"]))
+            for tenant, own in served.split("tenant")
         }
         worst = max(slowdowns, key=lambda tenant: slowdowns[tenant])
         longest = int(np.argmax(served["queue_wait_s"]))
@@ -53,9 +54,11 @@ def tier_inversions(data: Columns) -> Table:
     table = Table("tiers", "Tiers", [("label", "label"), ("finding", "finding")])
     for group, part in groups(data.ok, ()):
         ranked = part.where(~np.isnan(part["tier_level"]))
-        tiers = sorted(
-            (float(own["tier_level"].min()), name, own["e2e_s"]) for name, own in ranked.split("tier")
-        ) if len(ranked) else []
+        tiers = (
+            sorted((float(own["tier_level"].min()), name, own["e2e_s"]) for name, own in ranked.split("tier"))
+            if len(ranked)
+            else []
+        )
         found = False
         for (better_level, better, its), (worse_level, worse, theirs) in combinations(tiers, 2):
             median, other = float(np.median(its)), float(np.median(theirs))
@@ -75,7 +78,9 @@ def tier_inversions(data: Columns) -> Table:
                     }
                 )
         if len(tiers) > 1 and not found:
-            table.rows.append({**group, "finding": "no tier waits longer than a lower one", "inverted": False})
+            table.rows.append(
+                {**group, "finding": "no tier waits longer than a lower one", "inverted": False}
+            )
     if table.rows:
         table.notes.append(
             "an inversion is said when the medians differ by over 5 % and their 95 % intervals do not meet"

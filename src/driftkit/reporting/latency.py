@@ -24,9 +24,11 @@ def latency(data: Columns, by: Sequence[str]) -> Table:
             of = summary(part[metric])
             if of is not None:
                 values = {f"p{p}": value for p, value in zip(PERCENTILES, of.percentiles, strict=True)}
-                row = {"metric": metric, "count": of.count, "mean": of.mean, **values, "max": of.max}
+                row = {"metric": metric, "count": of.n, "mean": of.mean, **values, "max": of.max}
                 table.rows.append({**group, **row})
-    table.notes.append("from the scheduled arrival on; served requests only; percentiles interpolate linearly")
+    table.notes.append(
+        "from the scheduled arrival on; served requests only; percentiles interpolate linearly"
+    )
     return table
 
 

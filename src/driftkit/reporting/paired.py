@@ -47,7 +47,9 @@ def paired(data: Columns, baseline: str, seed: int) -> Table:
             table.notes.append(f"{label} served other ids than {baseline}: not compared")
             continue
         if len(pairs) < max(len(own), len(runs[baseline])):
-            table.notes.append(f"{label}: only runs over the same ids are compared, {len(pairs)} of {len(own)}")
+            table.notes.append(
+                f"{label}: only runs over the same ids are compared, {len(pairs)} of {len(own)}"
+            )
         for metric in METRICS:
             for statistic, function in STATISTICS:
                 row = _row([_aligned(a, b, metric) for a, b in pairs], function, seed)
@@ -99,9 +101,7 @@ def _row(
     }
 
 
-def _bootstrap(
-    x: Array, y: Array, statistic: Callable[[Array], float], seed: int
-) -> tuple[float, float]:
+def _bootstrap(x: Array, y: Array, statistic: Callable[[Array], float], seed: int) -> tuple[float, float]:
     """Percentile interval of the change in percent; requests are drawn in pairs."""
     stream = rng.stream(seed, "report/bootstrap")
     n = x.size

@@ -16,7 +16,7 @@ PERCENTILES = (50, 90, 95, 99)
 class Summary(NamedTuple):
     """Of one latency: count, mean, percentiles 50/90/95/99 (linear interpolation), maximum."""
 
-    count: int
+    n: int
     mean: float
     percentiles: tuple[float, ...]
     max: float
@@ -35,7 +35,7 @@ class Error(NamedTuple):
     """Of estimates against actual lengths: mean absolute, root mean square, mean signed (estimate minus
     actual), mean absolute in percent of the actual, and Kendall's tau-b of the two orders."""
 
-    count: int
+    n: int
     mae: float
     rmse: float
     bias: float

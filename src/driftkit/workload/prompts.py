@@ -135,8 +135,7 @@ TEMPLATES: Final[Mapping[str, Sequence[str]]] = {
         "In one or two sentences, what is the main benefit of {topic} {angle}?",
         "What is the most common mistake to avoid in {topic} {angle}, and why?",
         "Is {topic} {angle} worth the effort, or is there something simpler we should try first?",
-        "Which single metric tells me soonest that {topic} {angle} is going wrong? "
-        "One line is enough.",
+        "Which single metric tells me soonest that {topic} {angle} is going wrong? One line is enough.",
         "Quick question: who should own {topic} {angle}, and how often should they review it?",
     ),
     "summary": (
@@ -200,9 +199,7 @@ def body(category: str, topic_u: float, template_u: float, angle_u: float) -> st
     )
 
 
-def prompt(
-    number: int, tenant: str, category: str, topic_u: float, template_u: float, angle_u: float
-) -> str:
+def prompt(number: int, tenant: str, category: str, topic_u: float, template_u: float, angle_u: float) -> str:
     """The whole prompt of request ``number``: the prefix, then the body."""
     prefix = f"Request ID {number}. Tenant {tenant}. Job type {category}. "
     return prefix + body(category, topic_u, template_u, angle_u)

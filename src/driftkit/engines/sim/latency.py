@@ -5,6 +5,7 @@ from __future__ import annotations
 import tomllib
 from dataclasses import dataclass
 from importlib import resources
+from typing import Any
 
 from driftkit.errors import UsageError
 
@@ -115,7 +116,7 @@ def _names(kind: str) -> list[str]:
     return sorted(entry.name.removesuffix(".toml") for entry in folder.iterdir())
 
 
-def _load(kind: str, name: str) -> dict[str, object]:
+def _load(kind: str, name: str) -> dict[str, Any]:
     if name not in _names(kind):
         option = "--gpu" if kind == "gpu" else "--served-model"
         raise UsageError(f"{option}: no profile named {name!r}", hint="known: " + ", ".join(_names(kind)))

@@ -97,7 +97,7 @@ class Scheduler:
         self._decoding_computed = 0
         self._by_residue: list[dict[int, Sequence]] = [{} for _ in range(limits.block_size)]
         self._ends: list[tuple[int, int, Sequence]] = []
-        # everybody else who runs; and of this step, what it gives to those looked at one by one, and what is left
+        # everybody else who runs; what this step gives to those looked at one by one, and what it has left
         self._prefilling: dict[int, Sequence] = {}
         self._scheduled: dict[int, int] = {}
         self._budget = 0

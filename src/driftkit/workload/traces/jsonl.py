@@ -7,8 +7,10 @@ from driftkit.records.schema import SCHEMA, Record, check_prompt, checker
 
 _check = checker(
     ("arrival_s",),
-    ("id", "tenant", "tier", "tier_level", "prompt", "messages", "prompt_tokens", "max_tokens")
-    + ("trace_output_tokens",),
+    (
+        *("id", "tenant", "tier", "tier_level", "prompt", "messages"),
+        *("prompt_tokens", "max_tokens", "trace_output_tokens"),
+    ),
 )
 
 
