@@ -28,6 +28,11 @@ if TYPE_CHECKING:
     type=click.Choice(["near-cap", "chat"]),
     help="Length model of the preset.  [default: near-cap]",
 )
+@click.option(
+    "--length-scale",
+    type=click.FloatRange(0, min_open=True),
+    help="Multiply the length model's median, to see what hangs on it.  [default: 1]",
+)
 @click.option("--trace", metavar="FILE", help="Read this trace (gzipped or not; - is standard input).")
 @click.option(
     "--trace-format",
@@ -44,6 +49,7 @@ def command(
     preset: str | None,
     requests: int | None,
     lengths: str | None,
+    length_scale: float | None,
     trace: str | None,
     trace_format: str,
     seed: int,
@@ -66,12 +72,11 @@ def command(
         from driftkit.workload import driftsched
         from driftkit.workload.lengths import named
 
-        for record in driftsched.requests(
-            requests or driftsched.REQUESTS, named(lengths or "near-cap"), seed
-        ):
+        model = named(lengths or "near-cap").scaled(length_scale or 1.0)
+        for record in driftsched.requests(requests or driftsched.REQUESTS, model, seed):
             writer.write(record)
         return 0
-    for option, value in (("--requests", requests), ("--lengths", lengths)):
+    for option, value in (("--requests", requests), ("--lengths", lengths), ("--length-scale", length_scale)):
         if value is not None:
             raise click.UsageError(
                 f"{option} goes with --preset, not with --trace", click.get_current_context()
