@@ -54,6 +54,10 @@ workload() {
     driftkit schedule --policy sjf --no-plan |
     serve --batching static --label static-sjf-uncalibrated \
       >"$work/base.static-sjf-uncalibrated-$seed.jsonl"
+  # continuous batching with no more slots than a gang has
+  driftkit gen --preset driftsched --seed "$seed" | driftkit estimate |
+    serve --batching continuous --max-num-seqs 32 --label continuous32-fifo \
+      >"$work/base.continuous32-fifo-$seed.jsonl"
   for lengths in near-cap chat; do
     for tokenizer in whitespace builtin; do
       for method in ema ratio; do
