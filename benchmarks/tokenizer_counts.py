@@ -3,14 +3,16 @@
     python benchmarks/tokenizer_counts.py FOLDER_OR_FILE... \\
         --against cl100k_base --against qwen.tiktoken --against tekken.json [--tokenizer builtin]
 
-Reads *.json, *.jsonl and their .gz, and takes from every record the strings that a model could be asked or could
-answer: instruction, input, output, question, answer, prompt, text, turns, messages/conversations. One corpus per
-file and field. What is absent is skipped with a word on stderr. Vocabularies are any that `driftkit estimate
---tokenizer` takes; cl100k_base and o200k_base are in the wheel of litellm (set TIKTOKEN_CACHE_DIR to its folder
-`litellm_core_utils/tokenizers`), qwen.tiktoken in that of dashscope, tekken.json in that of mistral-common.
+Reads *.json, *.jsonl and their .gz, and takes from every record the strings that a model could be asked or
+could answer: instruction, input, output, question, answer, prompt, text, turns, messages, conversations. One
+corpus per file and field. What is absent is skipped with a word on stderr. Vocabularies are any that
+`driftkit estimate --tokenizer` takes; cl100k_base and o200k_base are in the wheel of litellm (set
+TIKTOKEN_CACHE_DIR to its folder litellm_core_utils/tokenizers), qwen.tiktoken in that of dashscope, tekken.json
+in that of mistral-common.
 
-Per corpus and vocabulary the table has the ratio of the total counts (tokenizer / vocabulary), and the median and
-the 90th percentile of |ratio - 1| over the texts that have at least 16 tokens.
+Per corpus and vocabulary the table has the ratio of the total counts (tokenizer / vocabulary), and the median
+and the 90th percentile of |ratio - 1| over the texts that have at least 16 tokens. A star marks a total that is
+off by more than 10 %.
 """
 
 from __future__ import annotations
@@ -120,7 +122,8 @@ def main() -> None:
         except DriftkitError as error:
             print(f"tokenizer_counts: {error}; skipped", file=sys.stderr)
     print(
-        f"{'corpus':44s} {'vocabulary':24s} {'texts':>6s} {'tokens':>9s} {'ratio':>7s} {'|r-1|50':>7s} {'90':>7s}"
+        f"{'corpus':44s} {'vocabulary':24s} {'texts':>6s} {'tokens':>9s} {'ratio':>7s} "
+        f"{'|r-1|50':>7s} {'90':>7s}"
     )
     size = spent = tokens = 0.0
     for corpus, texts in corpora(options.path):
@@ -133,7 +136,8 @@ def main() -> None:
             print(row(corpus, texts, counts, other))
     if spent:
         print(
-            f"{own.name}: {size / spent / 1e6:.1f} MB/s, {tokens / spent / 1e6:.2f} million tokens/s, one core"
+            f"{own.name}: {size / spent / 1e6:.1f} MB/s, {tokens / spent / 1e6:.2f} million tokens/s, "
+            "one core"
         )
 
 

@@ -3,20 +3,20 @@
     pip install tiktoken scipy numpy   # driftkit itself is installed too
     python tools/fit_chat_lengths.py Qwen1.5-1.8B-Chat.json.gz qwen.tiktoken
 
-The first file is a JSON list (or lines) of objects with `instruction` and `output`, the second the vocabulary of
-the model that wrote the outputs. Prints numbers only; no text of the files leaves this program.
+The first file is a JSON list (or lines) of objects with `instruction` and `output`, the second the vocabulary
+of the model that wrote the outputs. Prints numbers only; no text of the files leaves this program.
 
 Two things would spoil a plain fit of the output length:
 
-- A generation cap. Outputs within 1 % of the longest are taken as cut there when there are at least five of them;
-  they enter the likelihood as "at least the cap" (right-censored). Re-encoding gives a token more or less than
-  what was generated, hence the 1 %.
-- Repetition loops. A small model that starts to repeat itself runs to the cap or near it, which says nothing about
-  how long an answer is. An output of 1,000 tokens or more that zlib shrinks more than 7.5-fold (ordinary long
-  answers: 2.5 to 7) is a loop. The fit is shown with loops (as observed or censored) and without.
+- A generation cap. Outputs within 1 % of the longest are taken as cut there when there are at least five of
+  them; they enter the likelihood as "at least the cap" (right-censored). Re-encoding gives a token more or less
+  than what was generated, hence the 1 %.
+- Repetition loops. A small model that starts to repeat itself runs to the cap or near it, which says nothing
+  about how long an answer is. An output of 1,000 tokens or more that zlib shrinks more than 7.5-fold (ordinary
+  long answers: 2.5 to 7) is a loop. The fit is shown with loops (as observed or censored) and without.
 
-The Kolmogorov-Smirnov distance is taken below the cap only, against the share of all outputs, and its p-value is
-by parametric bootstrap, since the parameters were fitted to the same data.
+The Kolmogorov-Smirnov distance is taken below the cap only, against the share of all outputs, and its p-value
+is by parametric bootstrap, since the parameters were fitted to the same data.
 """
 
 from __future__ import annotations
@@ -149,12 +149,13 @@ def show_fit(name: str, lengths: Sequence[int], cap: float) -> None:
         return
     fit = fit_lognormal(lengths, cap)
     print(
-        f"{name:34s} {fit.count:5d} {fit.censored:4d} {fit.median:8.1f} {fit.sigma:6.3f} {fit.ks:6.3f} {fit.p:6.3f}"
+        f"{name:34s} {fit.count:5d} {fit.censored:4d} {fit.median:8.1f} {fit.sigma:6.3f} "
+        f"{fit.ks:6.3f} {fit.p:6.3f}"
     )
 
 
 def show_shapes(lengths: Sequence[int], cap: float) -> None:
-    """Other shapes for the same lengths (cap ignored: few are left there), and the lognormal of the quartiles.
+    """Other shapes for the same lengths below the cap, and the lognormal of the quartiles.
 
     The median and the quartiles are not moved by the short answers on the left, as the likelihood is.
     """
@@ -222,7 +223,8 @@ def main() -> None:
     print(f"(of which at the cap {sum(answer.loop for answer in at_cap)})")
 
     print(
-        f"\n{'lognormal fit of output tokens':34s} {'n':>5s} {'cut':>4s} {'median':>8s} {'sigma':>6s} {'KS':>6s} {'p':>6s}"
+        f"\n{'lognormal fit of output tokens':34s} {'n':>5s} {'cut':>4s} {'median':>8s} {'sigma':>6s} "
+        f"{'KS':>6s} {'p':>6s}"
     )
     show_fit("all, as observed (cap ignored)", lengths, float("inf"))
     show_fit("all, cap censored", lengths, cap)
@@ -268,8 +270,8 @@ def main() -> None:
         slope = stats.linregress(x, y)
         rho = stats.spearmanr(x, y)
         print(
-            f"{name:34s} {len(group):5d} Pearson {slope.rvalue:+.3f} (p {slope.pvalue:.2g}), slope {slope.slope:+.3f} "
-            f"± {slope.stderr:.3f}, Spearman {rho.statistic:+.3f}"
+            f"{name:34s} {len(group):5d} Pearson {slope.rvalue:+.3f} (p {slope.pvalue:.2g}), "
+            f"slope {slope.slope:+.3f} ± {slope.stderr:.3f}, Spearman {rho.statistic:+.3f}"
         )
 
 

@@ -4,20 +4,22 @@
     /tmp/bpe/bin/python tools/train_bpe.py --work /tmp/bpe-corpus
 
 Needs: CPython >= 3.11, the PyPI package `regex`, `pip` and a Debian 12 with `apt-get` and `dpkg-deb` (for
-`apt-get download`, which needs no root). Fetches about 180 MB of packages into WORK/dl; what is there already is
-used again. Takes about two minutes and 1 GB of memory on one core. The same packages give the same bytes; the
-PyPI ones are pinned, the Debian ones are those of the release, and the manifest that is printed at the end names
-every file with its SHA-256.
+`apt-get download`, which needs no root). Fetches about 180 MB of packages into WORK/dl; what is there already
+is used again. Takes about a minute after that, and 1 GB of memory, on one core. The same packages give the same
+bytes; the PyPI ones are pinned, the Debian ones are those of the release, and the manifest that is printed at
+the end names every file with its SHA-256.
 
-Only counts of words enter the vocabulary: of each source the program keeps how often each piece of text occurs,
-scales that to the source's weight below, and learns the merges from the sum. No text is stored.
+Only counts enter the vocabulary: of each source the program keeps how often each piece of text occurs, scales
+that to the source's weight below, and learns the merges from the sum. No text is stored.
 
-Sources and licences. Debian: python3.11-doc, libpython3.11-stdlib, libpython3.11-dev (PSF-2.0); rust-doc, rust-src
-(MIT or Apache-2.0); golang-1.19-src (BSD-3-Clause); postgresql-doc-15 (PostgreSQL); sqlite3-doc (public domain);
-python-django-doc (BSD-3-Clause); python-sqlalchemy-doc (MIT); node-typescript (Apache-2.0); nlohmann-json3-dev
-(MIT); libjs-bootstrap4, libjs-jquery (MIT); wordnet-base (WordNet licence, BSD-like); dict-devil, dict-jargon (public domain); r-cran-janeaustenr (novels in the public domain, packaging MIT).
-PyPI: symspellpy (MIT; word counts from Google Books Ngrams, CC-BY-3.0, and SCOWL, BSD-like); jieba (MIT; word
-counts); faker (MIT), spacy (MIT), chatterbot-corpus (BSD-3-Clause), django (BSD-3-Clause), wagtail (BSD-3-Clause).
+Sources and licences.
+  Debian: python3.11-doc, libpython3.11-stdlib, libpython3.11-dev (PSF-2.0); rust-doc, rust-src (MIT or
+  Apache-2.0); golang-1.19-src (BSD-3-Clause); postgresql-doc-15 (PostgreSQL); sqlite3-doc (public domain);
+  python-django-doc (BSD-3-Clause); python-sqlalchemy-doc (MIT); node-typescript (Apache-2.0);
+  nlohmann-json3-dev (MIT); libjs-bootstrap4, libjs-jquery (MIT); wordnet-base (WordNet licence, BSD-like);
+  dict-devil, dict-jargon (public domain); r-cran-janeaustenr (novels in the public domain, packaging MIT).
+  PyPI: symspellpy (MIT; its word counts are from Google Books Ngrams, CC-BY-3.0, and SCOWL, BSD-like); jieba
+  (MIT; word counts); faker, spacy (MIT); chatterbot-corpus, django, wagtail (BSD-3-Clause).
 """
 
 from __future__ import annotations
@@ -40,11 +42,12 @@ from array import array
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import regex
 
-# cl100k's way of splitting, which Llama 3 shares: it lies between Qwen's single digits and o200k's contractions.
+# cl100k's way of splitting, which Llama 3 shares; between Qwen's single digits and o200k's contractions.
 PATTERN = (
     r"'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?+\p{L}++|\p{N}{1,3}+| ?[^\s\p{L}\p{N}]++[\r\n]*+"
     r"|\s++$|\s*[\r\n]|\s+(?!\S)|\s"
@@ -110,7 +113,7 @@ def fetch(work: Path) -> None:
 def files(root: Path, *globs: str, limit_mb: float) -> Iterator[str]:
     """The texts of the files that match, in a fixed shuffled order, until `limit_mb` megabytes are out.
 
-    The order is by a hash of the path, so that a limit takes a sample and not the first letters of the alphabet.
+    The order is by a hash of the path, so that a limit takes a sample and not the start of the alphabet.
     """
     found: set[Path] = set()
     for pattern in globs:
@@ -150,8 +153,8 @@ def split(texts: Iterator[str]) -> Pieces:
 
 
 def words(counts: dict[str, float], *, capital: float = 0.12, spaced: float = 0.93) -> dict[str, float]:
-    """Pieces from a list of lower-case words: with and without a space before, and capitalised now and then."""
-    pieces: dict[str, float] = Counter()
+    """Pieces from a list of lower-case words: with or without a space before, and capitalised now and then."""
+    pieces: dict[str, float] = {}
     pattern = regex.compile(PATTERN)
     for word, count in counts.items():
         forms = (
@@ -160,7 +163,7 @@ def words(counts: dict[str, float], *, capital: float = 0.12, spaced: float = 0.
         for form, share in forms:
             for prefix, part in ((" ", spaced), ("", 1 - spaced)):
                 for piece in pattern.findall(prefix + form):
-                    pieces[piece] += count * share * part
+                    pieces[piece] = pieces.get(piece, 0.0) + count * share * part
     return pieces
 
 
@@ -279,21 +282,23 @@ SOURCES = [
     Source("english: books, word counts", 30.0, symspell),
     Source("english: wordnet", 12.0, _text(wordnet)),
     Source("english: novels", 3.0, _text(austen)),
-    Source("english: devil's and jargon", 2.0, _files("dict-devil/**/*.dz", "dict-jargon/**/*.dz", limit_mb=9)),
+    Source("english: two dictionaries", 2.0, _files("dict-devil/**/*.dz", "dict-jargon/**/*.dz", limit_mb=9)),
     Source("conversations, 30 languages", 5.0, _text(conversations)),
     Source("docs: python", 6.0, _files("python3.11-doc/**/_sources/**/*.txt", limit_mb=30)),
     Source("docs: rust", 4.0, _files(
         *(f"rust-doc/**/{book}/**/*.html" for book in ("book", "reference", "rust-by-example", "nomicon")),
         limit_mb=15)),
     Source("docs: sql", 4.0, _files("postgresql-doc-15/**/*.html", "sqlite3-doc/**/*.html", limit_mb=20)),
-    Source("docs: web", 3.0, _files("python-django-doc/**/*.html", "python-sqlalchemy-doc/**/*.html", limit_mb=15)),
+    Source("docs: web", 3.0, _files(
+        "python-django-doc/**/*.html", "python-sqlalchemy-doc/**/*.html", limit_mb=15)),
     Source("code: python", 6.0, _files("libpython3.11-stdlib/**/*.py", limit_mb=12)),
     Source("code: go", 2.0, _files("golang-1.19-src/**/src/**/*.go", limit_mb=10)),
     Source("code: rust", 1.5, _files("rust-src/**/library/**/*.rs", limit_mb=10)),
-    Source("code: c, c++", 2.0, _files("libpython3.11-dev/**/*.h", "nlohmann-json3-dev/**/*.hpp", limit_mb=5)),
+    Source("code: c, c++", 2.0, _files(
+        "libpython3.11-dev/**/*.h", "nlohmann-json3-dev/**/*.hpp", limit_mb=5)),
     Source("code: web", 3.0, _files(
-        "node-typescript/**/*.d.ts", "libjs-*/**/bootstrap.js", "libjs-*/**/bootstrap.css", "libjs-*/**/jquery.js",
-        "django/**/*.js", "django/**/*.css", "django/**/*.html", limit_mb=8)),
+        "node-typescript/**/*.d.ts", "libjs-*/**/bootstrap.js", "libjs-*/**/bootstrap.css",
+        "libjs-*/**/jquery.js", "django/**/*.js", "django/**/*.css", "django/**/*.html", limit_mb=8)),
     Source("names", 1.5, _text(names)),
     Source("numbers", 1.5, lambda root: numbers()),
     Source("chinese, word counts", 3.0, chinese),
@@ -329,7 +334,7 @@ def train(pieces: dict[bytes, int], merges: int) -> list[tuple[int, int]]:
     pair_count: Counter[tuple[int, int]] = Counter()
     where: dict[tuple[int, int], set[int]] = {}
     for index, word in enumerate(tokens):
-        for pair in zip(word, word[1:], strict=False):
+        for pair in pairwise(word):
             pair_count[pair] += counts[index]
             where.setdefault(pair, set()).add(index)
     queue = [(-count, pair) for pair, count in pair_count.items()]
@@ -366,14 +371,14 @@ def _merge(
     grown: set[tuple[int, int]],
 ) -> None:
     """Merge `pair` into `number` in one word and bring the tables up to date."""
-    before = list(zip(word, word[1:], strict=False))
+    before = list(pairwise(word))
     at = 0
     left, right = pair
     while at < len(word) - 1:
         if word[at] == left and word[at + 1] == right:
             word[at : at + 2] = [number]
         at += 1
-    after = list(zip(word, word[1:], strict=False))
+    after = list(pairwise(word))
     for old in before:
         pair_count[old] -= count
     for new in after:
@@ -389,7 +394,7 @@ def _merge(
 
 
 def pack(merges: list[tuple[int, int]]) -> bytes:
-    """What driftkit.estimation.tokenizers.unpack_merges reads: header, left halves, right halves; gzip, no time."""
+    """What driftkit.estimation.tokenizers.unpack_merges reads; gzip without a time, so the bytes repeat."""
     header = json.dumps({"format": FORMAT, "merges": len(merges), "pattern": PATTERN}, separators=(",", ":"))
     halves = array("H", [left for left, _ in merges] + [right for _, right in merges])
     if sys.byteorder == "big":

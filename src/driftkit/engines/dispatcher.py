@@ -41,32 +41,25 @@ class Arrivals:
         self._shift = 0.0
         self._ended = 0
         self._last_end = 0.0
-        self._passed = False  # the barrier at the head has been let through
+        #: when the next job is due; infinity when there is none or a barrier holds it
+        self.due = jobs[0].arrival_s if jobs else math.inf
 
     @property
     def more(self) -> bool:
         return self._next < len(self._jobs)
 
-    def due(self) -> float:
-        """When the next job is due; infinity when there is none or it is held by a barrier."""
-        if self._next == len(self._jobs):
-            return math.inf
-        job = self._jobs[self._next]
-        if job.barrier and not self._passed and self._next:
-            if self._ended < self._next:
-                return math.inf
-            gap = job.arrival_s - self._jobs[self._next - 1].arrival_s
-            self._shift = self._last_end + gap - job.arrival_s
-            self._passed = True
-        return job.arrival_s + self._shift
-
     def take(self) -> Job:
-        """The next job, offered now."""
-        due = self.due()
+        """The next job, offered when it is due."""
         job = self._jobs[self._next]
+        job.offered_s = self.due
         self._next += 1
-        self._passed = False
-        job.offered_s = due
+        if self._next == len(self._jobs):
+            self.due = math.inf
+        elif self._jobs[self._next].barrier:
+            self.due = math.inf
+            self._pass_barrier()
+        else:
+            self.due = self._jobs[self._next].arrival_s + self._shift
         if self._feedback is not None:
             self._feedback.admit(job)
         return job
@@ -77,6 +70,15 @@ class Arrivals:
             self._last_end = job.finished_s
             if self._feedback is not None:
                 self._feedback.learn(job)
+        if self.due == math.inf and self.more:
+            self._pass_barrier()
+
+    def _pass_barrier(self) -> None:
+        """Let the barrier at the head through if everything before it has ended."""
+        if self._ended == self._next:
+            job = self._jobs[self._next]
+            self.due = self._last_end + (job.arrival_s - self._jobs[self._next - 1].arrival_s)
+            self._shift = self.due - job.arrival_s
 
 
 def dispatch(
@@ -112,13 +114,13 @@ def dispatch(
             refill(now)
 
     while arrivals.more or in_flight:
-        due = arrivals.due()
+        due = arrivals.due
         ended = engine.advance(due) if in_flight else []
         until = ended[0].finished_s if ended else due
         if math.isinf(until):
             raise RuntimeError(f"engine {engine.name} stopped with {in_flight} requests in flight")
-        while arrivals.due() <= until:
-            arrive(arrivals.due())
+        while arrivals.due <= until:
+            arrive(arrivals.due)
         if ended:
             in_flight -= len(ended)
             arrivals.ended(ended)
@@ -141,17 +143,17 @@ def dispatch_gangs(
     batches = 0
     while arrivals.more or len(queue):
         if not len(queue):
-            now = max(now, arrivals.due())
-        while arrivals.due() <= now:
-            due = arrivals.due()
+            now = max(now, arrivals.due)
+        while arrivals.due <= now:
+            due = arrivals.due
             queue.push(arrivals.take(), due)
         batch = [queue.pop(now)]
         closes = now + batch_wait
         while len(batch) < batch_size:
             if len(queue):
                 batch.append(queue.pop(now))
-            elif arrivals.due() <= closes:
-                now = max(now, arrivals.due())
+            elif arrivals.due <= closes:
+                now = max(now, arrivals.due)
                 queue.push(arrivals.take(), now)
             else:
                 now = closes
@@ -170,8 +172,8 @@ def dispatch_gangs(
             if job.status == "ok":
                 job.started_s, job.first_token_s, job.finished_s = now, None, end
         batch.sort(key=lambda job: job.finished_s)  # the refused ended at once
-        while arrivals.due() <= end:
-            due = arrivals.due()
+        while arrivals.due <= end:
+            due = arrivals.due
             queue.push(arrivals.take(), due)
         now = end
         batches += 1
