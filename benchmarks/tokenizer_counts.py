@@ -7,12 +7,12 @@ Reads *.json, *.jsonl and their .gz, and takes from every record the strings tha
 could answer: instruction, input, output, question, answer, prompt, text, turns, messages, conversations. One
 corpus per file and field. What is absent is skipped with a word on stderr. Vocabularies are any that
 `driftkit estimate --tokenizer` takes; cl100k_base and o200k_base are in the wheel of litellm (set
-TIKTOKEN_CACHE_DIR to its folder litellm_core_utils/tokenizers), qwen.tiktoken in that of dashscope, tekken.json
-in that of mistral-common.
+TIKTOKEN_CACHE_DIR to its folder litellm_core_utils/tokenizers), qwen.tiktoken in that of dashscope,
+tekken.json in that of mistral-common.
 
 Per corpus and vocabulary the table has the ratio of the total counts (tokenizer / vocabulary), and the median
-and the 90th percentile of |ratio - 1| over the texts that have at least 16 tokens. A star marks a total that is
-off by more than 10 %.
+and the 90th percentile of |ratio - 1| over the texts that have at least 16 tokens. A star marks a total that
+is off by more than 10 %.
 """
 
 from __future__ import annotations

@@ -73,7 +73,7 @@ MIXED = [
         (Priority(), "p2 p4 s1 b0 b3"),
         # level - 0.01 * waited at t = 100: b0 2.00, s1 1.01, p2 0.02, b3 2.03, p4 0.04
         (Aging(rate=0.01), "p2 p4 s1 b0 b3"),
-        # a tier is worth 1 s: level - waited, and the same for all of it: b0 3, s1 3, p2 3, b3 6, p4 5
+        # a tier is worth 1 s; level + arrival: b0 3, s1 3, p2 3, p4 5, b3 6; ties by arrival
         (Aging(rate=1.0), "b0 s1 p2 p4 b3"),
         # a tier is worth 10 ms: as good as fifo
         (Aging(rate=100.0), "b0 s1 p2 b3 p4"),
@@ -137,9 +137,7 @@ def test_every_field_that_a_key_needs_is_in_reads() -> None:
 @settings(max_examples=100, deadline=None)
 @given(
     st.sampled_from(["0.001", "0.01", "0.05", "0.5", "2"]),
-    st.lists(
-        st.tuples(st.integers(0, 2_000_000), st.integers(0, 4), st.booleans()), min_size=1, max_size=25
-    ),
+    st.lists(st.tuples(st.integers(0, 2_000_000), st.integers(0, 4), st.booleans()), min_size=1, max_size=25),
 )
 def test_aging_is_the_smallest_level_less_rate_times_waited(
     rate: str, plan: list[tuple[int, int, bool]]
@@ -148,7 +146,8 @@ def test_aging_is_the_smallest_level_less_rate_times_waited(
     policy = Aging(rate=float(rate))
     queue = policy.queue()
     micros = 0
-    records, waiting = [], []
+    records: list[dict[str, Any]] = []
+    waiting: list[tuple[Job, int, int]] = []
     for gap, level, _ in plan:
         micros += gap
         records.append(request(f"r{len(records)}", micros / 1e6, tier_level=level))

@@ -11,6 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from driftkit.engines.sim.engine import Simulator
+from driftkit.engines.sim.latency import StepTime
 from driftkit.engines.sim.scheduler import Limits, Scheduler, Sequence
 from driftkit.errors import UsageError
 from driftkit.records.job import Job
@@ -158,3 +160,49 @@ def test_the_group_does_what_one_by_one_does(
 def test_limits_that_vllm_refuses(limits: tuple[int, int, int, int, int], says: str) -> None:
     with pytest.raises(UsageError, match=says):
         Limits(*limits)
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    arrivals,
+    st.booleans(),
+    st.sampled_from([1, 4, 16]),
+    st.integers(1, 12),
+    st.lists(st.floats(0, 60), max_size=8),
+)
+def test_coasting_gives_the_same_instants_as_single_steps(
+    plan: list[tuple[int, int, int, int]],
+    by_priority: bool,
+    block_size: int,
+    slots: int,
+    stops: list[float],
+) -> None:
+    limits = Limits(slots + 20, slots, 120 // block_size + 1, block_size, 100)
+    step_time = StepTime(0.1, 0.2, 0.003, 0.007, 0.004)
+
+    def requests() -> list[Job]:
+        return [
+            Job({"id": f"r{order}"}, order, float(gap), prompt, output, priority, dispatched_s=0.0)
+            for order, (gap, prompt, output, priority) in enumerate(plan)
+        ]
+
+    coasting, single = requests(), requests()
+    engine = Simulator(limits, step_time, by_priority=by_priority)
+    for job in coasting:
+        engine.submit(job)
+    # stopping in between, as the dispatcher does for arrivals, must not matter either
+    for stop in [*sorted(stops), float("inf")]:
+        while engine.advance(stop):
+            pass
+    scheduler = Scheduler(limits, by_priority=by_priority)
+    for job in single:
+        scheduler.add(Sequence(job, 0.0))
+    now = 0.0
+    while scheduler.busy:
+        now += step_time.seconds(*scheduler.schedule(now))
+        for ended in scheduler.update(now):
+            ended.job.finished_s = now
+    for one, other in zip(coasting, single, strict=True):
+        assert one.finished_s == other.finished_s
+        assert one.first_token_s == other.first_token_s
+        assert one.preemptions == other.preemptions

@@ -9,11 +9,12 @@ of the model that wrote the outputs. Prints numbers only; no text of the files l
 Two things would spoil a plain fit of the output length:
 
 - A generation cap. Outputs within 1 % of the longest are taken as cut there when there are at least five of
-  them; they enter the likelihood as "at least the cap" (right-censored). Re-encoding gives a token more or less
-  than what was generated, hence the 1 %.
+  them; they enter the likelihood as "at least the cap" (right-censored). Re-encoding gives a token more or
+  less than what was generated, hence the 1 %.
 - Repetition loops. A small model that starts to repeat itself runs to the cap or near it, which says nothing
-  about how long an answer is. An output of 1,000 tokens or more that zlib shrinks more than 7.5-fold (ordinary
-  long answers: 2.5 to 7) is a loop. The fit is shown with loops (as observed or censored) and without.
+  about how long an answer is. An output of 1,000 tokens or more that zlib shrinks more than 7.5-fold
+  (ordinary long answers: 2.5 to 7) is a loop. The fit is shown with loops, as observed or censored, and
+  without.
 
 The Kolmogorov-Smirnov distance is taken below the cap only, against the share of all outputs, and its p-value
 is by parametric bootstrap, since the parameters were fitted to the same data.
@@ -175,7 +176,7 @@ def show_shapes(lengths: Sequence[int], cap: float) -> None:
     parts = two_lognormals(np.log(values))
     text = "; ".join(f"share {w:.3f}, median {np.exp(m):.1f}, sigma {s:.3f}" for w, m, s in parts)
 
-    def mixed(x: np.ndarray[Any, np.dtype[np.float64]]) -> np.ndarray[Any, np.dtype[np.float64]]:
+    def mixed(x: Any) -> Any:  # kstest passes an array, whatever its stubs say
         return np.sum([w * stats.norm.cdf(np.log(x), m, s) for w, m, s in parts], axis=0)
 
     print(f"{'two lognormals':46s} {stats.kstest(values, mixed).statistic:6.3f}  ({text})")

@@ -5,9 +5,9 @@
 
 Needs: CPython >= 3.11, the PyPI package `regex`, `pip` and a Debian 12 with `apt-get` and `dpkg-deb` (for
 `apt-get download`, which needs no root). Fetches about 180 MB of packages into WORK/dl; what is there already
-is used again. Takes about a minute after that, and 1 GB of memory, on one core. The same packages give the same
-bytes; the PyPI ones are pinned, the Debian ones are those of the release, and the manifest that is printed at
-the end names every file with its SHA-256.
+is used again. Takes about a minute after that, and 1 GB of memory, on one core. The same packages give the
+same bytes; the PyPI ones are pinned, the Debian ones are those of the release, and the manifest that is
+printed at the end names every file with its SHA-256.
 
 Only counts enter the vocabulary: of each source the program keeps how often each piece of text occurs, scales
 that to the source's weight below, and learns the merges from the sum. No text is stored.
@@ -47,7 +47,7 @@ from pathlib import Path
 
 import regex
 
-# cl100k's way of splitting, which Llama 3 shares; between Qwen's single digits and o200k's contractions.
+# cl100k's way of splitting, which Llama 3 shares and from which Qwen's differs only in digits.
 PATTERN = (
     r"'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?+\p{L}++|\p{N}{1,3}+| ?[^\s\p{L}\p{N}]++[\r\n]*+"
     r"|\s++$|\s*[\r\n]|\s+(?!\S)|\s"
@@ -153,7 +153,7 @@ def split(texts: Iterator[str]) -> Pieces:
 
 
 def words(counts: dict[str, float], *, capital: float = 0.12, spaced: float = 0.93) -> dict[str, float]:
-    """Pieces from a list of lower-case words: with or without a space before, and capitalised now and then."""
+    """Pieces from a list of lower-case words: with or without a space before, sometimes capitalised."""
     pieces: dict[str, float] = {}
     pattern = regex.compile(PATTERN)
     for word, count in counts.items():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Iterator
 
 import numpy as np
 
@@ -13,12 +13,7 @@ from driftkit.reporting.stats import Array, t_interval
 from driftkit.reporting.tables import Table
 
 METRICS = ("e2e_s", "ttft_s")
-STATISTICS: tuple[tuple[str, Callable[[Array], float]], ...] = (
-    ("mean", lambda values: float(values.mean())),
-    ("p50", lambda values: float(np.percentile(values, 50))),
-    ("p95", lambda values: float(np.percentile(values, 95))),
-    ("p99", lambda values: float(np.percentile(values, 99))),
-)
+STATISTICS = ("mean", "p50", "p95", "p99")
 RESAMPLES = 1000
 MOST_DRAWS = 20_000_000  # resamples times requests; large inputs are resampled less often
 
@@ -51,10 +46,8 @@ def paired(data: Columns, baseline: str, seed: int) -> Table:
                 f"{label}: only runs over the same ids are compared, {len(pairs)} of {len(own)}"
             )
         for metric in METRICS:
-            for statistic, function in STATISTICS:
-                row = _row([_aligned(a, b, metric) for a, b in pairs], function, seed)
-                if row is not None:
-                    table.rows.append({"label": label, "metric": metric, "statistic": statistic, **row})
+            for row in _rows([_aligned(a, b, metric) for a, b in pairs], seed):
+                table.rows.append({"label": label, "metric": metric, **row})
     kinds = {row["interval"] for row in table.rows}
     if "t" in kinds:
         table.notes.append("t: Student's interval over the runs' changes, each run a workload of its own")
@@ -74,42 +67,47 @@ def _aligned(baseline: Columns, other: Columns, metric: str) -> tuple[Array, Arr
     return x[known], y[known]
 
 
-def _row(
-    pairs: list[tuple[Array, Array]], statistic: Callable[[Array], float], seed: int
-) -> dict[str, float | str] | None:
+def _statistics(values: Array) -> Array:
+    """The STATISTICS of a latency, in their order."""
+    return np.array([values.mean(), *np.percentile(values, (50, 95, 99))])
+
+
+def _rows(pairs: list[tuple[Array, Array]], seed: int) -> Iterator[dict[str, float | str]]:
+    """A row per statistic; none when a run has no such latency, or a baseline of 0."""
     pairs = [(x, y) for x, y in pairs if x.size]
-    values = np.array([[statistic(x), statistic(y)] for x, y in pairs])
-    if not values.size or not values[:, 0].all():
-        return None
-    changes = (values[:, 1] / values[:, 0] - 1) * 100
-    if len(pairs) > 1:
-        change, low, high = t_interval(changes)
-        kind = "t"
-    else:
-        change = float(changes[0])
-        low, high = _bootstrap(*pairs[0], statistic, seed)
-        kind = "bootstrap"
-    return {
-        "baseline": float(values[:, 0].mean()),
-        "value": float(values[:, 1].mean()),
-        "change_percent": change,
-        "low_percent": low,
-        "high_percent": high,
-        "runs": len(pairs),
-        "requests": sum(x.size for x, _ in pairs),
-        "interval": kind,
-    }
+    if not pairs:
+        return
+    before = np.array([_statistics(x) for x, _ in pairs])
+    after = np.array([_statistics(y) for _, y in pairs])
+    if not before.all():
+        return
+    changes = (after / before - 1) * 100
+    resampled = _bootstrap(*pairs[0], seed) if len(pairs) == 1 else None
+    for place, statistic in enumerate(STATISTICS):
+        if resampled is None:
+            change, low, high = t_interval(changes[:, place])
+        else:
+            change = float(changes[0, place])
+            low, high = np.percentile(resampled[:, place], (2.5, 97.5)).tolist()
+        yield {
+            "statistic": statistic,
+            "baseline": float(before[:, place].mean()),
+            "value": float(after[:, place].mean()),
+            "change_percent": change,
+            "low_percent": low,
+            "high_percent": high,
+            "runs": len(pairs),
+            "requests": sum(x.size for x, _ in pairs),
+            "interval": "t" if resampled is None else "bootstrap",
+        }
 
 
-def _bootstrap(x: Array, y: Array, statistic: Callable[[Array], float], seed: int) -> tuple[float, float]:
-    """Percentile interval of the change in percent; requests are drawn in pairs."""
+def _bootstrap(x: Array, y: Array, seed: int) -> Array:
+    """Changes in percent, one row per resample; requests are drawn in pairs."""
     stream = rng.stream(seed, "report/bootstrap")
     n = x.size
     changes = []
     for _ in range(max(100, min(RESAMPLES, MOST_DRAWS // n))):
         drawn = (stream.random(n) * n).astype(np.int64)
-        base = statistic(x[drawn])
-        if base:
-            changes.append((statistic(y[drawn]) / base - 1) * 100)
-    low, high = np.percentile(changes, [2.5, 97.5])
-    return float(low), float(high)
+        changes.append((_statistics(y[drawn]) / _statistics(x[drawn]) - 1) * 100)
+    return np.array(changes)

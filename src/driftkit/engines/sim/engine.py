@@ -54,5 +54,7 @@ class Simulator:
                 for sequence in finished:
                     sequence.job.finished_s = now
                 return [sequence.job for sequence in finished]
+            if scheduler.steady:
+                now = scheduler.coast(now, until, self._step_time)
         self.now = now
         return []

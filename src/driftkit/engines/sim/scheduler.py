@@ -19,6 +19,7 @@ from collections import deque
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from driftkit.engines.sim.latency import StepTime
 from driftkit.errors import UsageError
 from driftkit.records.job import Job
 
@@ -101,6 +102,7 @@ class Scheduler:
         self._prefilling: dict[int, Sequence] = {}
         self._scheduled: dict[int, int] = {}
         self._budget = 0
+        self.steady = False
 
     @property
     def waiting(self) -> int:
@@ -137,6 +139,8 @@ class Scheduler:
             self.free_blocks -= len(needing)
         if len(self.running) == running and (self._fcfs or self._heap):  # rule 11: nobody was preempted
             self._admit(now)
+        #: everybody who runs decodes, and nobody who waits could come in: so it stays until one ends
+        self.steady = not self._prefilling and len(self.running) == running
         tokens = self._decoding - idle
         kv_tokens = pairs = self._decoding_computed + self._decoding - idle_computed
         for admitted, n in scheduled.items():
@@ -177,6 +181,29 @@ class Scheduler:
             del self.running[sequence.admitted]
             self.free_blocks += -(-sequence.computed // self.limits.block_size)
         return finished
+
+    def coast(self, now: float, until: float, step_time: StepTime) -> float:
+        """After a `steady` step: the steps alike that follow it, up to `until`. Returns when the last ended.
+
+        Nothing but time, blocks and computed tokens changes in them, so their bookkeeping is left out; the
+        step in which a request ends or the blocks run out is left to `schedule` and `update`.
+        """
+        ends = self._ends
+        while ends[0][2].end_tick != ends[0][0]:
+            heapq.heappop(ends)  # preempted or held back since
+        last = ends[0][0] - 1
+        needs = [len(members) for members in self._by_residue]
+        block = self.limits.block_size
+        tick, free, decoding = self._tick, self.free_blocks, self._decoding
+        kv_tokens = self._decoding_computed + decoding
+        while tick < last and now < until and needs[-tick % block] <= free:
+            free -= needs[-tick % block]
+            now += step_time.seconds(decoding, kv_tokens, kv_tokens)
+            kv_tokens += decoding
+            tick += 1
+        self._tick, self.free_blocks = tick, free
+        self._decoding_computed = kv_tokens - decoding
+        return now
 
     def _schedule_one_by_one(self, needing: dict[int, Sequence]) -> tuple[int, int]:
         """Rules 3-10, by admission, for those who need blocks or prefill.

@@ -1,0 +1,67 @@
+"""Every command of the README and the examples runs, and the README shows what the demo prints."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+ENVIRONMENT = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+
+
+def readme_commands() -> list[str]:
+    """The text of each `sh` fence of the README, but for the two `make` calls, which CI runs."""
+    blocks = re.findall(r"```sh\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    return [block for block in blocks if not block.startswith("make ")]
+
+
+def shell(script: str, folder: Path) -> str:
+    done = subprocess.run(
+        ["bash", "-euo", "pipefail", "-c", script],
+        cwd=folder,
+        env=ENVIRONMENT,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, f"{script}\n{done.stderr}"
+    assert "Traceback" not in done.stderr
+    return done.stdout
+
+
+@pytest.fixture
+def azure_csv(tmp_path: Path) -> Path:
+    """A small trace of our own in Azure's format."""
+    rows = []
+    for i in range(300):
+        clock = f"18:{15 + i // 120:02d}:{i // 2 % 60:02d}.{i * 49_999 % 10_000_000:07d}"
+        rows.append(f"2023-11-16 {clock},{100 + i},{1 + i % 200}")
+    path = tmp_path / "AzureLLMInferenceTrace_conv.csv"
+    path.write_text("TIMESTAMP,ContextTokens,GeneratedTokens\r\n" + "\r\n".join(sorted(rows)))
+    return path
+
+
+def test_the_readme_runs_from_top_to_bottom(tmp_path: Path, azure_csv: Path) -> None:
+    (tmp_path / "examples").symlink_to(ROOT / "examples")
+    commands = readme_commands()
+    assert len(commands) >= 4
+    printed = "".join(shell(block, tmp_path) for block in commands)
+    for title in ("Latency", "Estimate error", "Fairness", "Tiers", "Against fifo"):
+        assert f"\n{title}\n" in f"\n{printed}"
+    assert (tmp_path / "learned").is_dir()
+    assert (tmp_path / "summary.jsonl").stat().st_size > 1000
+
+
+def test_the_readme_shows_what_the_demo_prints() -> None:
+    shell(f"{sys.executable} {ROOT / 'tools' / 'update_readme.py'} --check", ROOT)
+
+
+def test_the_azure_example_compares_policies(azure_csv: Path) -> None:
+    printed = shell(f"gzip -k {azure_csv} && {ROOT}/examples/azure.sh {azure_csv}.gz", azure_csv.parent)
+    for policy in ("fifo", "priority", "sjf", "oracle-sjf"):
+        assert re.search(rf"(?m)^  {policy} +e2e_s +300 ", printed)
