@@ -203,19 +203,18 @@ def test_a_barrier_waits_for_everybody_before_it_and_keeps_its_gap(
     assert [job.offered_s for job in jobs] == sorted(job.offered_s for job in jobs)
 
 
-def test_a_barrier_without_a_gap_is_never_offered_before_the_last_end() -> None:
-    """`arrival + (last end - arrival)` is not always the last end in floating point."""
-    # three equal services of 0.1 s: the last ends at 0.1 + 0.1 + 0.1 = 0.30000000000000004
-    simulator = Simulator(Limits(8, 1, 99, 16, 64), StepTime(0.1, 0, 0, 0, 0), by_priority=False)
-    for arrival in (0.7, 3.3, 1e3, 1234.567, 1e6):
-        records: list[dict[str, Any]] = [{"arrival_s": arrival, "prompt_tokens": 1} for _ in range(4)]
-        records[0]["arrival_s"] = 0.0
-        records[1]["arrival_s"] = 0.0
-        records[3]["barrier"] = True
-        simulator = Simulator(Limits(8, 1, 99, 16, 64), StepTime(0.1, 0, 0, 0, 0), by_priority=False)
-        jobs = in_order_of_arrival([job_of(record, 3) for record in records])
-        list(dispatch(Arrivals(jobs, None), simulator, None, 8))
-        assert jobs[3].offered_s >= jobs[2].finished_s
+@pytest.mark.parametrize("arrival", [33.3, 33.4, 34.1, 35.7, 40.9])
+def test_a_barrier_without_a_gap_is_offered_at_the_last_end_exactly(arrival: float) -> None:
+    """`arrival + (last end - arrival)` is not always the last end: one bit less, and it comes too early."""
+    for steps in range(90, 110):
+        jobs = plain_jobs((0.0, steps), (arrival, 1), (arrival, 1), barrier=[False, False, True])
+        simulator = Simulator(
+            replace(ROOMY, max_num_seqs=1, num_gpu_blocks=500, max_model_len=500),
+            StepTime(overhead_s=1.1, weights_s=0, kv_token_s=0, token_s=0, pair_s=0),
+            by_priority=False,
+        )
+        list(dispatch(Arrivals(jobs, None), simulator, None, 1))
+        assert jobs[2].offered_s == jobs[1].finished_s
 
 
 @settings(max_examples=150, deadline=None)

@@ -3,25 +3,25 @@
 from __future__ import annotations
 
 import base64
-import importlib.util
 import json
+import sys
 import time
 from pathlib import Path
 from typing import Any
 
 import pytest
+import tokenizers as hf
 from hypothesis import given
 from hypothesis import strategies as st
 
 from driftkit.errors import DriftkitError, UsageError
-from driftkit.estimation import tokenizers
-from driftkit.estimation.tokenizers import Tokenizer, load
+from driftkit.estimation.tokenizers import Tokenizer, encodings, huggingface, load, names
 
 MERGES = [("h", "e"), ("l", "l"), ("he", "ll"), ("hell", "o"), (" ", "hello"), ("1", "0")]
 
 
 def _alphabet() -> dict[int, str]:
-    return {byte: char for char, byte in tokenizers._byte_of_char().items()}
+    return {byte: char for char, byte in huggingface._byte_of_char().items()}
 
 
 def _spell(text: str) -> str:
@@ -62,7 +62,7 @@ def _tekken(path: Path) -> Path:
     tokens = [bytes([byte]) for byte in range(256)] + _merged() + [b"beyond the model's size"]
     content = {
         "config": {
-            "pattern": tokenizers.QWEN_PATTERN,
+            "pattern": encodings.QWEN_PATTERN,
             "default_vocab_size": 256 + len(MERGES) + 3,
             "default_num_special_tokens": 3,
         },
@@ -103,7 +103,7 @@ def test_builtin_counts_like_a_big_vocabulary() -> None:
 
 
 def test_builtin_is_small_and_quick_to_load() -> None:
-    path = Path(tokenizers.__file__).with_name(tokenizers.BUILTIN_FILE)
+    path = Path(encodings.__file__).with_name(encodings.BUILTIN_FILE)
     assert path.stat().st_size < 600_000
     started = time.perf_counter()
     load("builtin")
@@ -148,11 +148,11 @@ def test_long_runs_take_linear_time(every_kind: list[Tokenizer], unit: str) -> N
 
 def test_cutting_long_runs_leaves_ordinary_text_alone() -> None:
     text = "Ordinary prose, with spaces. " * 2000
-    assert tokenizers._cut_long_runs(text) == [text]
-    run = "a" * (10 * tokenizers.RUN_BLOCK_CHARS)
-    parts = tokenizers._cut_long_runs("x " + run + " y")
+    assert encodings._cut_long_runs(text) == [text]
+    run = "a" * (10 * encodings.RUN_BLOCK_CHARS)
+    parts = encodings._cut_long_runs("x " + run + " y")
     assert "".join(parts) == "x " + run + " y"
-    assert max(map(len, parts)) < 3 * tokenizers.RUN_BLOCK_CHARS
+    assert max(map(len, parts)) < 3 * encodings.RUN_BLOCK_CHARS
 
 
 # Files.
@@ -188,14 +188,14 @@ def test_a_folder_with_a_vocabulary(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("tokens", "pattern"),
     [
-        ([b" 1"], tokenizers.GPT2_PATTERN),
-        ([b" don't", b"10"], tokenizers.O200K_PATTERN),
-        ([b"10"], tokenizers.CL100K_PATTERN),
-        ([b"he"], tokenizers.QWEN_PATTERN),
+        ([b" 1"], encodings.GPT2_PATTERN),
+        ([b" don't", b"10"], encodings.O200K_PATTERN),
+        ([b"10"], encodings.CL100K_PATTERN),
+        ([b"he"], encodings.QWEN_PATTERN),
     ],
 )
 def test_the_pattern_is_told_from_the_tokens(tokens: list[bytes], pattern: str) -> None:
-    assert tokenizers.guess_pattern({token: rank for rank, token in enumerate(tokens)}) == pattern
+    assert encodings.guess_pattern({token: rank for rank, token in enumerate(tokens)}) == pattern
 
 
 def test_digits_follow_the_pattern(tmp_path: Path) -> None:
@@ -242,7 +242,6 @@ def test_hf_ignore_merges_uses_whole_words(tmp_path: Path) -> None:
     assert count("<|end|>") == 7
 
 
-@pytest.mark.skipif(importlib.util.find_spec("tokenizers") is not None, reason="the package is there")
 @pytest.mark.parametrize(
     "change",
     [
@@ -253,7 +252,10 @@ def test_hf_ignore_merges_uses_whole_words(tmp_path: Path) -> None:
         {"model": {"merges": ["▁ t"]}},
     ],
 )
-def test_other_kinds_name_the_extra(tmp_path: Path, change: dict[str, Any]) -> None:
+def test_other_kinds_name_the_extra(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, change: dict[str, Any]
+) -> None:
+    monkeypatch.setitem(sys.modules, "tokenizers", None)  # an import of it fails
     with pytest.raises(DriftkitError) as caught:
         load(str(_hf(tmp_path / "tokenizer.json", **change)))
     assert caught.value.hint == "pip install 'driftkit[hf]'"
@@ -261,7 +263,6 @@ def test_other_kinds_name_the_extra(tmp_path: Path, change: dict[str, Any]) -> N
 
 
 def test_other_kinds_use_the_package(tmp_path: Path) -> None:
-    hf = pytest.importorskip("tokenizers")
     path = tmp_path / "tokenizer.json"
     words = hf.Tokenizer(hf.models.WordLevel({"hello": 0, "[UNK]": 1}, unk_token="[UNK]"))
     words.pre_tokenizer = hf.pre_tokenizers.Whitespace()
@@ -270,7 +271,6 @@ def test_other_kinds_use_the_package(tmp_path: Path) -> None:
 
 
 def test_native_counts_equal_the_package(tmp_path: Path) -> None:
-    hf = pytest.importorskip("tokenizers")
     trained = hf.Tokenizer(hf.models.BPE())
     trained.pre_tokenizer = hf.pre_tokenizers.ByteLevel(add_prefix_space=False)
     alphabet = sorted(_alphabet().values())
@@ -291,6 +291,7 @@ def test_unknown_name_lists_what_is_known() -> None:
         load("nope")
     assert caught.value.hint is not None
     assert {"builtin,", "whitespace,", "o200k_base,"} <= set(caught.value.hint.split())
+    assert ", ".join(names()) in caught.value.hint
 
 
 @pytest.mark.parametrize("name", ["\0", "x" * 5000, ""])
@@ -352,7 +353,7 @@ def test_a_download_that_fails_says_what_to_do(monkeypatch: pytest.MonkeyPatch, 
 
 
 def test_a_damaged_builtin_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tokenizers, "BUILTIN_FILE", "absent.gz")
+    monkeypatch.setattr(encodings, "BUILTIN_FILE", "absent.gz")
     with pytest.raises(DriftkitError, match="builtin"):
         load("builtin")
 
@@ -370,13 +371,13 @@ def test_a_damaged_builtin_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
 )
 def test_unpacking_checks_what_it_gets(packed: bytes) -> None:
     with pytest.raises(ValueError, match=r".+"):
-        tokenizers.unpack_merges(packed)
+        encodings.unpack_merges(packed)
 
 
 def test_unpacking_two_merges() -> None:
     header = b'{"format":"driftkit-bpe/1","merges":2,"pattern":"."}\n'
     halves = [ord("a"), 256, ord("b"), ord("c")]
-    pattern, ranks = tokenizers.unpack_merges(header + b"".join(n.to_bytes(2, "little") for n in halves))
+    pattern, ranks = encodings.unpack_merges(header + b"".join(n.to_bytes(2, "little") for n in halves))
     assert pattern == "."
     assert ranks[b"ab"] == 256
     assert ranks[b"abc"] == 257

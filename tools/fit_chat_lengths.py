@@ -36,7 +36,7 @@ import tiktoken
 from scipy import optimize, stats
 from tiktoken.load import load_tiktoken_bpe
 
-from driftkit.estimation.tokenizers import guess_pattern
+from driftkit.estimation.tokenizers.encodings import guess_pattern
 
 CLASSES = {
     "summary": ("summarize", "summary"),

@@ -394,7 +394,7 @@ def _merge(
 
 
 def pack(merges: list[tuple[int, int]]) -> bytes:
-    """What driftkit.estimation.tokenizers.unpack_merges reads; gzip without a time, so the bytes repeat."""
+    """What estimation.tokenizers.encodings.unpack_merges reads; gzip without a time, so the bytes repeat."""
     header = json.dumps({"format": FORMAT, "merges": len(merges), "pattern": PATTERN}, separators=(",", ":"))
     halves = array("H", [left for left, _ in merges] + [right for _, right in merges])
     if sys.byteorder == "big":
@@ -406,7 +406,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Train the builtin vocabulary.")
     parser.add_argument("--work", type=Path, required=True, help="folder for downloads")
     parser.add_argument("--size", type=int, default=65536, help="tokens, at most 65536 (default %(default)s)")
-    parser.add_argument("--out", type=Path, default=Path("src/driftkit/estimation/builtin.bpe.gz"))
+    parser.add_argument("--out", type=Path, default=Path("src/driftkit/estimation/tokenizers/builtin.bpe.gz"))
     options = parser.parse_args()
     started = time.monotonic()
     fetch(options.work)

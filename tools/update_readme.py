@@ -8,6 +8,7 @@
 
 from __future__ import annotations
 
+import argparse
 import re
 import subprocess
 import sys
@@ -30,6 +31,11 @@ def demo() -> dict[str, str]:
 
 
 def main() -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--check", action="store_true")
+    check = parser.parse_args().check
     tables = demo()
     path = ROOT / "README.md"
     before = path.read_text()
@@ -39,7 +45,7 @@ def main() -> int:
         return f"<!-- demo: {title} -->\n\n```\n{title}\n\n{tables[title]}\n```\n\n"
 
     after = BLOCK.sub(block, before)
-    if "--check" in sys.argv:
+    if check:
         if after != before:
             print("README.md is not what the demo prints: run tools/update_readme.py", file=sys.stderr)
             return 1

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import click
 
@@ -19,6 +20,7 @@ from driftkit.commands.stdio import (
 
 if TYPE_CHECKING:
     from driftkit.records.schema import Record
+    from driftkit.reporting.tables import Color
 
 
 @click.command(
@@ -65,6 +67,8 @@ def command(
     Reads the completions of one or more runs. Estimates are reported uncalibrated and, after calibrate,
     calibrated beside it.
     """
+    import orjson
+
     from driftkit.errors import DriftkitError
     from driftkit.records.io import Writer
     from driftkit.reporting.completions import Collector
@@ -84,7 +88,10 @@ def command(
         wanted.append((field, value))
 
     def selected(record: Record) -> bool:
-        return all(str(record.get(field)) == value for field, value in wanted)
+        return all(as_text(record.get(field)) == value for field, value in wanted)
+
+    def as_text(value: object) -> str:
+        return value if isinstance(value, str) else orjson.dumps(value).decode()
 
     outcome = Outcome("report")
     collector = Collector(by, selected)
@@ -107,5 +114,7 @@ def command(
                 writer.write(row)
     else:
         stdout().flush()
-        render(tables, sys.stdout, color)  # type: ignore[arg-type]
+        if color == "auto" and os.environ.get("NO_COLOR"):
+            color = "never"
+        render(tables, sys.stdout, cast("Color", color))
     return outcome.status

@@ -26,8 +26,9 @@ if TYPE_CHECKING:
 @click.command(
     epilog="Latencies count from offered_s, the instant a request was due on the run's clock. A record with "
     "barrier true waits until everything before it has ended. Requests run by (priority, arrival, input "
-    "order); weighted, and any policy under --feedback, is rebuilt from the policy field. With unequal "
-    "priorities the engine's queue is vLLM's priority queue, else fcfs. All input is read first."
+    "order); weighted, and any policy under --feedback, is rebuilt from the policy field. Under "
+    "fifo without priorities the engine's queue is vLLM's fcfs, else its priority queue. All input is read "
+    "first."
 )
 @click.option("--engine", type=click.Choice(["sim"]), default="sim", show_default=True, help="What executes.")
 @click.option("--label", metavar="NAME", help="Name of the run in reports.  [default: the policy]")

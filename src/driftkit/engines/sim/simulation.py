@@ -78,8 +78,8 @@ def simulate(
             f"--dispatch engine: {policy.name} must watch the queue, an engine's priorities are fixed",
             hint="use --dispatch client",
         )
-    # with equal priorities vLLM's two queues admit alike but evict differently: fcfs is what a server
-    # without priorities runs
-    by_priority = feedback is not None or any(job.priority != jobs[0].priority for job in jobs)
+    # fifo is what a server without priorities runs; under equal priorities vLLM's priority queue admits
+    # alike, but evicts others
+    by_priority = policy.name != "fifo" or any(job.priority for job in jobs)
     engine = Simulator(limits, step_time, by_priority=by_priority)
     return dispatch(arrivals, engine, None, limits.max_num_seqs)
