@@ -284,7 +284,8 @@ def test_a_gang_starts_when_it_is_full_or_has_waited_and_ends_together(
         else:
             assert start == opened + wait
         left -= set(batch)
-        if len(batch) < size:
+        if len(batch) < size and ends:
+            # nobody was left standing (a batch of refused prompts ends at once and may let a barrier through)
             assert all(job.offered_s > start for job in left)
         free = max(ends, default=start)
     assert not left

@@ -6,15 +6,7 @@ from contextlib import ExitStack
 
 import click
 
-from driftkit.commands.stdio import (
-    Outcome,
-    debug_option,
-    error_options,
-    files_argument,
-    output_options,
-    reading,
-    stdout,
-)
+from driftkit.commands.stdio import Outcome, filter_options, output_options, reading, stdout
 from driftkit.registry import names
 
 
@@ -37,10 +29,8 @@ from driftkit.registry import names
 )
 @click.option("--sort", "sort_input", is_flag=True, help="Read all, then take the completions in order.")
 @click.option("--live", is_flag=True, help="Take records as they come, whatever their instants say.")
-@error_options
 @output_options
-@debug_option
-@files_argument
+@filter_options
 def command(
     files: tuple[str, ...],
     method: str | None,
@@ -50,7 +40,6 @@ def command(
     on_error: str,
     rejects: str | None,
     unbuffered: bool,
-    debug: bool,
 ) -> int:
     """Learn from completions how wrong the estimates are.
 

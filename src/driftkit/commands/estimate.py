@@ -6,15 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from driftkit.commands.stdio import (
-    Outcome,
-    debug_option,
-    error_options,
-    files_argument,
-    output_options,
-    reading,
-    stdout,
-)
+from driftkit.commands.stdio import Outcome, filter_options, output_options, reading, stdout
 from driftkit.registry import names
 
 if TYPE_CHECKING:
@@ -51,10 +43,8 @@ if TYPE_CHECKING:
     metavar="NAME",
     help="With --state: the model that the requests are for.",
 )
-@error_options
 @output_options
-@debug_option
-@files_argument
+@filter_options
 def command(
     files: tuple[str, ...],
     model: str,
@@ -64,7 +54,6 @@ def command(
     on_error: str,
     rejects: str | None,
     unbuffered: bool,
-    debug: bool,
 ) -> int:
     """Add a token budget to every request.
 

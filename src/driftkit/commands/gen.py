@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from driftkit.commands.stdio import Outcome, debug_option, error_options, output_options, seed_option, stdout
+from driftkit.commands.stdio import Outcome, error_options, output_options, seed_option, stdout
 from driftkit.registry import names
 
 if TYPE_CHECKING:
@@ -44,7 +44,6 @@ if TYPE_CHECKING:
 @seed_option
 @error_options
 @output_options
-@debug_option
 def command(
     preset: str | None,
     requests: int | None,
@@ -56,7 +55,6 @@ def command(
     on_error: str,
     rejects: str | None,
     unbuffered: bool,
-    debug: bool,
 ) -> int:
     """Make a tenant workload, or read a trace.
 

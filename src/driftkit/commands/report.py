@@ -8,15 +8,7 @@ from typing import TYPE_CHECKING, cast
 
 import click
 
-from driftkit.commands.stdio import (
-    Outcome,
-    debug_option,
-    error_options,
-    files_argument,
-    reading,
-    seed_option,
-    stdout,
-)
+from driftkit.commands.stdio import Outcome, filter_options, reading, seed_option, stdout
 
 if TYPE_CHECKING:
     from driftkit.records.schema import Record
@@ -47,9 +39,7 @@ if TYPE_CHECKING:
     help="Colour; auto asks the terminal, NO_COLOR and TERM.",
 )
 @seed_option
-@error_options
-@debug_option
-@files_argument
+@filter_options
 def command(
     files: tuple[str, ...],
     by: tuple[str, ...],
@@ -60,7 +50,6 @@ def command(
     seed: int,
     on_error: str,
     rejects: str | None,
-    debug: bool,
 ) -> int:
     """Print latency, error and fairness tables.
 

@@ -7,15 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from driftkit.commands.simulator import setup_of, simulator_options
-from driftkit.commands.stdio import (
-    Outcome,
-    debug_option,
-    error_options,
-    files_argument,
-    output_options,
-    reading,
-    stdout,
-)
+from driftkit.commands.stdio import Outcome, filter_options, output_options, reading, stdout
 from driftkit.registry import names
 
 if TYPE_CHECKING:
@@ -45,10 +37,8 @@ if TYPE_CHECKING:
     help="With --feedback: start from what calibrate has learned there (it is not changed).",
 )
 @simulator_options
-@error_options
 @output_options
-@debug_option
-@files_argument
+@filter_options
 def command(
     files: tuple[str, ...],
     engine: str,
@@ -59,7 +49,6 @@ def command(
     on_error: str,
     rejects: str | None,
     unbuffered: bool,
-    debug: bool,
     **simulator: Any,
 ) -> int:
     """Execute requests and record what happened.

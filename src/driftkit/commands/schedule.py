@@ -7,15 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from driftkit.commands.simulator import setup_of, simulator_options
-from driftkit.commands.stdio import (
-    Outcome,
-    debug_option,
-    error_options,
-    files_argument,
-    output_options,
-    reading,
-    stdout,
-)
+from driftkit.commands.stdio import Outcome, filter_options, output_options, reading, stdout
 
 if TYPE_CHECKING:
     from driftkit.records.job import Job
@@ -36,10 +28,8 @@ if TYPE_CHECKING:
 @click.option("--no-plan", is_flag=True, help="Rank by (priority, arrival) only; simulate nothing.")
 @click.option("--follow", is_flag=True, help="Add policy and priority as records come, in input order.")
 @simulator_options
-@error_options
 @output_options
-@debug_option
-@files_argument
+@filter_options
 def command(
     files: tuple[str, ...],
     policy: str,
@@ -49,7 +39,6 @@ def command(
     on_error: str,
     rejects: str | None,
     unbuffered: bool,
-    debug: bool,
     **simulator: Any,
 ) -> int:
     """Order requests under a policy, and plan when each starts.
@@ -57,7 +46,7 @@ def command(
     Writes the records in planned order, with policy, priority (static policies), sched_rank, sched_start_s
     and sched_finish_s. The plan is a simulation in which every output is as long as it is estimated.
     """
-    from driftkit.engines.sim.simulation import simulate
+    from driftkit.engines.sim.plan import planned, ranked
     from driftkit.errors import FieldError
     from driftkit.policies.base import StaticPolicy, build, describe, split_knobs
     from driftkit.records.completion import (
@@ -95,7 +84,7 @@ def command(
             record["priority"] = static.key(record)
         return record
 
-    def planned(record: Record) -> Job:
+    def job(record: Record) -> Job:
         prepared(record)
         unique.add(record["id"])
         if no_plan:
@@ -115,21 +104,13 @@ def command(
             for record in reader.records("request", prepared, lambda record: record):
                 writer.write(record)
             return outcome.status
-        jobs = [job for job in reader.records("request", planned, untouched) if job is not None]
+        jobs = [read for read in reader.records("request", job, untouched) if read is not None]
     jobs = in_order_of_arrival(jobs)
-    if no_plan:
-        queue = chosen.queue()
-        for job in jobs:
-            job.offered_s = job.arrival_s
-            queue.push(job, job.arrival_s)
-        ordered = [queue.pop(0.0) for _ in jobs]
-    else:
-        ended = [job for together in simulate(jobs, setup, chosen) for job in together]
-        ordered = sorted(ended, key=lambda job: (job.started_s is None, job.started_s or 0.0, job.order))
-    for rank, job in enumerate(ordered):
-        job.record["sched_rank"] = rank
-        if job.started_s is not None:
-            job.record["sched_start_s"] = job.started_s
-            job.record["sched_finish_s"] = job.finished_s
-        writer.write(job.record)
+    ordered = ranked(jobs, chosen) if no_plan else planned(jobs, setup, chosen)
+    for rank, ended in enumerate(ordered):
+        ended.record["sched_rank"] = rank
+        if ended.started_s is not None:
+            ended.record["sched_start_s"] = ended.started_s
+            ended.record["sched_finish_s"] = ended.finished_s
+        writer.write(ended.record)
     return outcome.status

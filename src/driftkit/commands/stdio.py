@@ -39,12 +39,17 @@ class Outcome:
         return SOME_FAILED if self.failed else 0
 
 
-def files_argument(function: F) -> F:
-    return click.argument("files", nargs=-1, type=click.Path(), metavar="[FILE]...")(function)
+def filter_options(function: F) -> F:
+    """The arguments of every command that reads records: files, and what a bad line does."""
+    return click.argument("files", nargs=-1, type=click.Path(), metavar="[FILE]...")(error_options(function))
 
 
 def error_options(function: F) -> F:
-    """The arguments of every command that reads lines."""
+    """What a bad line, or any other error, does."""
+    # --debug is read where errors become exit codes
+    function = click.option(
+        "--debug", is_flag=True, expose_value=False, help="Show a traceback with an error."
+    )(function)
     function = click.option(
         "--rejects", type=click.Path(dir_okay=False), metavar="FILE", help="Copy skipped lines there."
     )(function)
@@ -66,10 +71,6 @@ def seed_option(function: F) -> F:
     return click.option(
         "--seed", type=click.IntRange(0), default=0, show_default=True, help="Seed of every random stream."
     )(function)
-
-
-def debug_option(function: F) -> F:
-    return click.option("--debug", is_flag=True, help="Show a traceback with an error.")(function)
 
 
 @contextmanager

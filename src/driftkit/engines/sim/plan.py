@@ -1,0 +1,22 @@
+"""The order in which a policy is expected to serve requests."""
+
+from __future__ import annotations
+
+from driftkit.engines.sim.simulation import Setup, simulate
+from driftkit.policies.base import Policy
+from driftkit.records.job import Job
+
+
+def planned(jobs: list[Job], setup: Setup, policy: Policy) -> list[Job]:
+    """By planned start, from a simulation with each job's expected `output_tokens`; the refused last."""
+    ended = [job for together in simulate(jobs, setup, policy) for job in together]
+    return sorted(ended, key=lambda job: (job.started_s is None, job.started_s or 0.0, job.order))
+
+
+def ranked(jobs: list[Job], policy: Policy) -> list[Job]:
+    """By `(priority, arrival)` only, as if all were waiting: the order in which the policy's queue empties."""
+    queue = policy.queue()
+    for job in jobs:
+        job.offered_s = job.arrival_s
+        queue.push(job, job.arrival_s)
+    return [queue.pop(0.0) for _ in jobs]
