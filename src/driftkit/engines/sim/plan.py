@@ -14,7 +14,7 @@ def planned(jobs: list[Job], setup: Setup, policy: Policy) -> list[Job]:
 
 
 def ranked(jobs: list[Job], policy: Policy) -> list[Job]:
-    """By `(priority, arrival)` only, as if all were waiting: the order in which the policy's queue empties."""
+    """By `(priority, arrival)` only: the order in which the queue empties if all wait at once."""
     queue = policy.queue()
     for job in jobs:
         job.offered_s = job.arrival_s
