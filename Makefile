@@ -6,7 +6,7 @@ BIN = $(VENV)/bin
 .PHONY: demo test check lint types imports clean
 
 demo: $(VENV)/.installed
-	@PATH="$(abspath $(BIN)):$$PATH" sh examples/demo.sh
+	@PATH="$(abspath $(BIN)):$$PATH" bash examples/demo.sh
 
 test: $(VENV)/.test-installed
 	$(BIN)/pytest -n 2

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from itertools import pairwise
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import pytest
@@ -292,25 +292,17 @@ def test_a_gang_starts_when_it_is_full_or_has_waited_and_ends_together(
 
 
 @settings(max_examples=100, deadline=None)
-@given(workloads, st.integers(1, 5), st.sampled_from(STATIC), st.sampled_from(["engine", "client"]))
-def test_refused_prompts_disturb_nobody(workload: list[Request], slots: int, policy: str, way: Any) -> None:
-    """With memory for all: who is evicted depends on whether all priorities are equal."""
+@given(workloads, engines, st.sampled_from(STATIC), st.sampled_from(["engine", "client"]))
+def test_refused_prompts_disturb_nobody(
+    workload: list[Request], setup: Setup, policy: str, way: Literal["engine", "client"]
+) -> None:
+    """But for gangs, in which they take a place, and barriers, whose gap they may end."""
     workload = [request._replace(barrier=False) for request in workload]
     assume(any(map(refused, workload)))
-    setup = Setup(
-        max_num_seqs=slots,
-        max_num_batched_tokens=64,
-        num_gpu_blocks=500,
-        block_size=4,
-        max_model_len=MAX_MODEL_LEN,
-        dispatch=way,
-    )
-    everybody = jobs_of(workload, policy)
-    good = [
-        job for job, request in zip(jobs_of(workload, policy), workload, strict=True) if not refused(request)
-    ]
+    everybody, again = jobs_of(workload, policy), jobs_of(workload, policy)
+    good = [job for job, request in zip(again, workload, strict=True) if not refused(request)]
     for jobs in (everybody, good):
-        list(simulate(jobs, setup, parse(policy)))
+        list(simulate(jobs, replace(setup, dispatch=way), parse(policy)))
     assert [facts(job) for job in everybody if job.status == "ok"] == [facts(job) for job in good]
 
 
