@@ -414,7 +414,7 @@ def test_gangs_take_their_members_in_the_policys_order() -> None:
         job.priority = Sjf().key(job.record)
     simulator = Simulator(ROOMY, ONE_SECOND, by_priority=False)
     batches = list(dispatch_gangs(Arrivals(jobs, None), simulator, Sjf().queue(), 2, 0.01))
-    assert [[job.record["id"] for job in batch] for batch in batches] == [["r0"], ["r4", "r2"], ["r1", "r3"]]
+    assert [[job.record["id"] for job in batch] for batch in batches] == [["r0"], ["r2", "r4"], ["r1", "r3"]]
     # full batches start at once: 4.01 + 2 steps, + 9 steps
     ends = [batch[0].finished_s for batch in batches]
     assert ends == pytest.approx([4.01, 6.01, 15.01])

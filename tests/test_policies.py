@@ -309,8 +309,8 @@ def test_knobs_survive_the_round_trip_exactly(rate: float, seed: int) -> None:
 @pytest.mark.parametrize(
     ("spec", "message", "hint"),
     [
-        ("sfj", "no such name: sfj", "did you mean sjf?"),
-        ("lottery", "no such name: lottery", "known: fifo, priority"),
+        ("sfj", "no policy named 'sfj'", "did you mean sjf?"),
+        ("lottery", "no policy named 'lottery'", "known: fifo, priority"),
         ("fifo:rate=1", "policy fifo: no knob 'rate'", "it has none"),
         ("aging:rat=1", "policy aging: no knob 'rat'", "its knobs are rate"),
         ("aging:rate=soon", "rate: expected a number, got 'soon'", None),

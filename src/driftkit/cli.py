@@ -81,9 +81,23 @@ def group() -> None:
 def main(args: list[str] | None = None) -> NoReturn:
     """Run the command line and exit with the code that the contract gives the outcome."""
     argv = sys.argv[1:] if args is None else args
+    _occupy_closed_streams()
     code = _run(argv)
+    if code == 0 and sys.stdout is None:
+        code = CLOSED_PIPE
     sys.stderr.flush()
     sys.exit(code)
+
+
+def _occupy_closed_streams() -> None:
+    """Let no file that is opened later become standard output or error because that was closed (`2>&-`)."""
+    for descriptor in (0, 1, 2):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # the lowest free descriptor: this one
+    if sys.stderr is None:
+        sys.stderr = os.fdopen(2, "w", closefd=False)
 
 
 def _run(argv: list[str]) -> int:
@@ -132,10 +146,10 @@ def _usage(name: str, error: click.UsageError) -> int:
     if isinstance(error, click.exceptions.NoArgsIsHelpError):
         _say(error.format_message())
         return 2
-    _say(f"{error.ctx.command_path if error.ctx else name}: {error.format_message()}")
-    if error.ctx is not None:
-        _say(f"  {error.ctx.command.get_usage(error.ctx)}")
-        _say(f"  see {error.ctx.command_path} --help")
+    path = error.ctx.command_path if error.ctx else name
+    _say(f"{path}: {error.format_message()}")
+    usage = f"{error.ctx.command.get_usage(error.ctx)}; " if error.ctx is not None else ""
+    _say(f"  {usage}see {path} --help")
     return 2
 
 

@@ -37,6 +37,13 @@ TABLES: dict[str, dict[str, str]] = {
     },
 }
 
+_NOUNS = {
+    "policies": "policy",
+    "estimators": "estimator",
+    "traces": "trace format",
+    "calibrators": "calibration method",
+}
+
 
 def names(table: str) -> list[str]:
     """The names that ship with driftkit, in the order in which the help lists them."""
@@ -55,4 +62,4 @@ def load(table: str, name: str) -> Any:
         return point.load()
     near = difflib.get_close_matches(name, TABLES[table], n=1)
     hint = f"did you mean {near[0]}?" if near else "known: " + ", ".join(TABLES[table])
-    raise UsageError(f"{table}: no such name: {name}", hint=hint)
+    raise UsageError(f"no {_NOUNS[table]} named {name!r}", hint=hint)

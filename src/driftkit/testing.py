@@ -14,11 +14,9 @@ from collections.abc import Callable
 from driftkit import rng
 from driftkit.engines.base import Engine
 from driftkit.engines.dispatcher import Arrivals, dispatch
-from driftkit.policies.base import Policy, StaticPolicy, describe, parse
+from driftkit.policies.base import EXACT, Policy, StaticPolicy, describe, parse
 from driftkit.records.completion import in_order_of_arrival, job_of
 from driftkit.records.job import Job
-
-EXACT_IN_A_DOUBLE = 2**53
 
 
 def sample_jobs(count: int = 60, seed: int = 0) -> list[Job]:
@@ -60,7 +58,7 @@ def check_policy(cls: Callable[[], Policy]) -> None:
             for job in jobs:
                 key = policy.key(job.record)
                 assert type(key) is int, f"key of {job.record['id']}: {key!r} is not an integer"
-                assert abs(key) < EXACT_IN_A_DOUBLE, f"key {key} is not exact in jq"
+                assert abs(key) < EXACT, f"key {key} is not exact in jq"
                 assert key == policy.key(dict(job.record)), "a key must depend on the record alone"
                 job.priority = key
         orders.append(_emptied(policy, jobs))

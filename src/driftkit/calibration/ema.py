@@ -46,4 +46,11 @@ class Ema:
         return {"bias_ratio": {category: h.latest for category, h in sorted(self._biases.items())}}
 
     def load_json(self, state: dict[str, Any]) -> None:
-        self._biases = {category: History(float(bias)) for category, bias in state["bias_ratio"].items()}
+        self._biases = {category: History(_bias(bias)) for category, bias in state["bias_ratio"].items()}
+
+
+def _bias(value: Any) -> float:
+    """The value, if an average of clipped ratios can be that."""
+    if not LOWEST <= value <= HIGHEST:
+        raise ValueError(f"bias out of range: {value}")
+    return float(value)

@@ -97,6 +97,9 @@ class Ratio:
 
 
 def _moments(n: float, mean: float, variance: float) -> Moments:
+    """Moments, if they can be those of clipped log-ratios."""
+    if not (0 <= n <= MEMORY and -WIDEST <= mean <= WIDEST and LEAST_VARIANCE <= variance < math.inf):
+        raise ValueError(f"moments out of range: {n}, {mean}, {variance}")
     return Moments(float(n), float(mean), float(variance))
 
 

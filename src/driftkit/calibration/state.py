@@ -7,8 +7,8 @@ version; readers never wait. A file that is damaged, foreign or newer is an erro
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import os
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -87,16 +87,26 @@ class StateFolder:
             "learned": learned,
         }
         content = orjson.dumps(document, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
-        handle, temporary = tempfile.mkstemp(dir=self.path, prefix=".writing-")
+        temporary = self.path / ".writing"  # there is one writer; what a killed one left is overwritten
         try:
-            with open(handle, "wb") as file:
+            with open(temporary, "wb") as file:
                 file.write(content)
                 file.flush()
                 os.fsync(file.fileno())
-            Path(temporary).replace(self._file(key))
+            temporary.replace(self._file(key))
         except BaseException:
-            Path(temporary).unlink(missing_ok=True)
+            temporary.unlink(missing_ok=True)
             raise
+
+    def digest(self) -> str:
+        """A hash of everything in the folder: the same when the same was learned."""
+        whole = hashlib.blake2b(digest_size=8)
+        for path in sorted(self.path.glob("*.json")):
+            try:
+                whole.update(path.name.encode() + b"\0" + path.read_bytes())
+            except OSError as error:
+                raise StateError(f"{path}: {(error.strerror or str(error)).lower()}") from error
+        return whole.hexdigest()
 
     def _file(self, key: Key) -> Path:
         return self.path / (".".join(quote(part, safe="").replace(".", "%2E") for part in key) + ".json")

@@ -78,7 +78,9 @@ class Stream:
         learning = self.learning.get(key)
         if learning is None:
             learning = self.learning[key] = self._start_from(key)
-        due = record.get("offered_s", record.get("arrival_s"))
+        due = record.get("offered_s")
+        if due is None:
+            due = record.get("arrival_s")
         known_before = math.inf if self._live or due is None else due
         add_calibrated(record, learning.calibrator, known_before)
         if run and run in learning.known_runs:
@@ -100,8 +102,11 @@ class Stream:
 
 
 def in_order(records: list[Record]) -> list[Record]:
-    """Run by run in order of first appearance, each by `(finished_s, place in the input)`."""
+    """Run by run in order of first appearance, each by `(finished_s, offered_s, id)`, as `run` writes it."""
     first: dict[Any, int] = {}
     for record in records:
         first.setdefault(record.get("run_id"), len(first))
-    return sorted(records, key=lambda r: (first[r.get("run_id")], r.get("finished_s") or 0.0))
+    return sorted(
+        records,
+        key=lambda r: (first[r.get("run_id")], r["finished_s"], r.get("offered_s") or 0.0, r["id"]),
+    )

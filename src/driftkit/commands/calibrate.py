@@ -18,8 +18,8 @@ from driftkit.registry import names
 )
 @click.option(
     "--method",
-    type=click.Choice(names("calibrators")),
-    help="How to learn.  [default: the state's, or ratio]",
+    metavar="NAME",
+    help="How to learn: " + ", ".join(names("calibrators")) + ".  [default: the state's, or ratio]",
 )
 @click.option(
     "--state",

@@ -21,10 +21,10 @@ if TYPE_CHECKING:
 )
 @click.option(
     "--model",
-    type=click.Choice(names("estimators")),
     default="table",
     show_default=True,
-    help="How the output length is estimated.",
+    metavar="NAME",
+    help="How the output length is estimated: " + ", ".join(names("estimators")) + ".",
 )
 @click.option(
     "--tokenizer",

@@ -36,10 +36,10 @@ if TYPE_CHECKING:
 @click.option("--trace", metavar="FILE", help="Read this trace (gzipped or not; - is standard input).")
 @click.option(
     "--trace-format",
-    type=click.Choice(["auto", *names("traces")]),
     default="auto",
     show_default=True,
-    help="Format of the trace; auto looks at its first line.",
+    metavar="NAME",
+    help="Format of the trace: " + ", ".join(names("traces")) + "; auto looks at its first line.",
 )
 @seed_option
 @error_options
@@ -90,22 +90,25 @@ def _trace(
 ) -> Iterator[Record]:
     from driftkit.commands.stdio import reading
     from driftkit.errors import DriftkitError
+    from driftkit.records.io import readable
     from driftkit.registry import load
     from driftkit.workload.traces import Trace, sniff, tenant_assigner
 
     assign = tenant_assigner(seed)
     with reading(outcome, [path], on_error, rejects) as reader:
         name, stream = reader.sources[0]
-        lines = iter(stream)
-        first = next(lines, b"")
         if trace_format == "auto":
-            if not first:
+            lines = readable(name, stream)
+            head = [next(lines, b"")]
+            while head[-1].isspace():
+                head.append(next(lines, b""))
+            if not head[-1]:
                 return
             try:
-                trace_format = sniff(first)
+                trace_format = sniff(head[-1])
             except DriftkitError as error:
-                raise DriftkitError(f"{name}:1: {error.message}", hint=error.hint) from None
-        reader.sources = [(name, chain([first], lines))]
+                raise DriftkitError(f"{name}:{len(head)}: {error.message}", hint=error.hint) from None
+            reader.sources = [(name, chain(head, lines))]
         trace: Trace = load("traces", trace_format)()
         parse: Callable[[bytes], Record | None] = trace.parse
         for record in reader.lines(parse):

@@ -8,7 +8,6 @@ import click
 
 from driftkit.commands.simulator import setup_of, simulator_options
 from driftkit.commands.stdio import Outcome, filter_options, output_options, reading, stdout
-from driftkit.registry import names
 
 if TYPE_CHECKING:
     from driftkit.records.job import Job
@@ -27,7 +26,7 @@ if TYPE_CHECKING:
 @click.option("--feedback", is_flag=True, help="Calibrate online, and order by the calibrated estimates.")
 @click.option(
     "--method",
-    type=click.Choice(names("calibrators")),
+    metavar="NAME",
     help="With --feedback: how to calibrate.  [default: the state's, or ratio]",
 )
 @click.option(
@@ -93,23 +92,25 @@ def command(
         check_truth(record)
         if feedback:
             check_estimate(record)
-        unique.add(record["id"])
         named = record.get("policy") or "fifo"
         if named not in policies:
+            if policies:
+                problem = f"the input mixes {next(iter(policies))} and {named}: one run has one policy"
+                raise FieldError("policy", problem)
             try:
                 policies[named] = parse(named)
             except UsageError as error:
                 raise FieldError("policy", error.message, hint=error.hint) from None
-            if len(policies) > 1:
-                raise FieldError(
-                    "policy", f"the input mixes {' and '.join(policies)}: one run has one policy"
-                )
+        unique.add(record["id"])  # last: a line that is left out does not use up its id
         run_id.add(record)
         return job_of(record, record["trace_output_tokens"])
 
     def untouched(record: Record) -> None:
         writer.write(record)
 
+    folder = StateFolder(state) if state is not None else None
+    if folder is not None:  # the same requests on top of other knowledge are another run
+        run_id.add({"learned": folder.digest()})
     with reading(outcome, files, on_error, rejects) as reader:
         jobs = [job for job in reader.records("request", read, untouched) if job is not None]
     if not jobs:
@@ -117,7 +118,7 @@ def command(
     named, policy = policies.popitem()
     online = None
     if feedback:
-        learned = Learned(StateFolder(state) if state is not None else None, method)
+        learned = Learned(folder, method)
         online = OnlineCalibration(learned.start, setup.served_model, policy)
     run = {
         "run_id": run_id.value(),

@@ -48,7 +48,7 @@ def command(
     """
     from driftkit.engines.sim.plan import planned, ranked
     from driftkit.errors import FieldError
-    from driftkit.policies.base import StaticPolicy, build, describe, split_knobs
+    from driftkit.policies.base import StaticPolicy, build, checked_key, describe, split_knobs
     from driftkit.records.completion import (
         check_prompt_tokens,
         check_request,
@@ -81,19 +81,20 @@ def command(
         record["policy"] = named
         record.pop("priority", None)
         if static is not None:
-            record["priority"] = static.key(record)
+            record["priority"] = checked_key(static, record)
         return record
 
     def job(record: Record) -> Job:
         prepared(record)
-        unique.add(record["id"])
         if no_plan:
+            unique.add(record["id"])
             return job_of(record, 0)
         check_prompt_tokens(record)
         length = record.get("trace_output_tokens" if true_lengths else "est_output_tokens")
         if length is None:
             hint = "`driftkit estimate` adds it; --no-plan does without"
             raise FieldError("est_output_tokens", "expected an integer >= 0, got nothing", hint=hint)
+        unique.add(record["id"])  # last: a line that is left out does not use up its id
         return job_of(record, max(1, length))
 
     def untouched(record: Record) -> None:
@@ -103,8 +104,9 @@ def command(
         if follow:
             for record in reader.records("request", prepared, lambda record: record):
                 writer.write(record)
-            return outcome.status
-        jobs = [read for read in reader.records("request", job, untouched) if read is not None]
+            jobs = []
+        else:
+            jobs = [read for read in reader.records("request", job, untouched) if read is not None]
     jobs = in_order_of_arrival(jobs)
     ordered = ranked(jobs, chosen) if no_plan else planned(jobs, setup, chosen)
     for rank, ended in enumerate(ordered):

@@ -76,13 +76,13 @@ def seed_option(function: F) -> F:
 @contextmanager
 def reading(outcome: Outcome, files: Sequence[str], on_error: str, rejects: str | None) -> Iterator[Reader]:
     """The Reader of a command's input; afterwards says how many lines were skipped."""
-    from driftkit.records.io import Reader, open_file, open_sources
+    from driftkit.records.io import Reader, open_rejects, open_sources
 
     if not files and sys.stdin is not None and sys.stdin.isatty():
         raise click.UsageError("no input: give a FILE, or pipe records in", click.get_current_context())
     with ExitStack() as stack:
         sources = stack.enter_context(open_sources(files))
-        sink: IO[bytes] | None = stack.enter_context(open_file(rejects, "wb")) if rejects else None
+        sink = stack.enter_context(open_rejects(rejects, files)) if rejects else None
         reader = Reader(sources, on_error=cast("OnError", on_error), rejects=sink, warn=outcome.warn)
         yield reader
         if reader.skipped:

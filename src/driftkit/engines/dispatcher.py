@@ -24,7 +24,7 @@ class Feedback(Protocol):
         ...
 
     def learn(self, job: Job) -> None:
-        """A job has ended. Called in order of `(finished_s, batch position)`."""
+        """A job has ended. Called in order of `(finished_s, offered_s, id)`."""
         ...
 
 
@@ -81,6 +81,11 @@ class Arrivals:
             self._shift = self.due - job.arrival_s
 
 
+def in_order_of_end(job: Job) -> tuple[float, float, str]:
+    """The order in which completions are told: one that can be found again from the records alone."""
+    return job.finished_s, job.offered_s, job.record["id"]
+
+
 def dispatch(
     arrivals: Arrivals, engine: Engine, queue: Queue | None, max_concurrency: int
 ) -> Iterator[list[Job]]:
@@ -123,6 +128,7 @@ def dispatch(
             arrive(arrivals.due)
         if ended:
             in_flight -= len(ended)
+            ended.sort(key=in_order_of_end)
             arrivals.ended(ended)
             refill(until)
         if refused:
@@ -171,7 +177,7 @@ def dispatch_gangs(
             job.batch_id, job.batch_requests = batches, len(batch)
             if job.status == "ok":
                 job.started_s, job.first_token_s, job.finished_s = now, None, end
-        batch.sort(key=lambda job: job.finished_s)  # the refused ended at once
+        batch.sort(key=in_order_of_end)  # the refused ended at once
         while arrivals.due <= end:
             due = arrivals.due
             queue.push(arrivals.take(), due)

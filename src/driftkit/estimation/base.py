@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Protocol
 
 from driftkit.errors import FieldError
-from driftkit.records.schema import Record, length_class, shown
+from driftkit.records.schema import MOST, Record, length_class, shown
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +62,7 @@ def output_tokens(record: Record, bias: float, caps: bool) -> int:
         tokens = int(base * bias * safety * stretch)
     if caps and record.get("max_tokens") is not None:
         tokens = min(tokens, record["max_tokens"])
-    return max(1, tokens)
+    return max(1, min(tokens, MOST))
 
 
 def unbiased_tokens(record: Record) -> float:

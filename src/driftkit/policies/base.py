@@ -12,11 +12,13 @@ from collections.abc import Iterable, Mapping
 from typing import ClassVar, Protocol
 
 from driftkit import registry
-from driftkit.errors import UsageError
+from driftkit.errors import FieldError, UsageError
 from driftkit.records.job import Job
 from driftkit.records.schema import Record
 
 Knob = int | float | str
+
+EXACT = 2**53  # integers below it survive jq and spreadsheets, which hold numbers as doubles
 
 
 class Queue(Protocol):
@@ -57,6 +59,15 @@ class StaticPolicy:
 
     def queue(self) -> Queue:
         return KeyQueue()
+
+
+def checked_key(policy: StaticPolicy, record: Record) -> int:
+    """The policy's key; FieldError when jq and spreadsheets would not hold it exactly."""
+    key = policy.key(record)
+    if abs(key) >= EXACT:
+        hint = "arrivals, levels or knobs are too large for it"
+        raise FieldError("priority", f"{describe(policy)} gives {key}, beyond 2**53", hint=hint)
+    return key
 
 
 class KeyQueue:

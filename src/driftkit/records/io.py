@@ -3,20 +3,30 @@
 from __future__ import annotations
 
 import gzip
+import json
+import os
+import stat
 import sys
+import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from io import BufferedReader
+from pathlib import Path
 from typing import IO, Literal, TypeVar, cast
 
 import orjson
 
-from driftkit.errors import DriftkitError, LineError
+from driftkit.errors import DriftkitError, LineError, UsageError
 from driftkit.records.schema import Record, kind_of, shown
 
 T = TypeVar("T")
 OnError = Literal["fail", "skip"]
 Source = tuple[str, Iterable[bytes]]  # a name and its lines
+
+# every digit as 0, every other byte as a space: twenty digits in a row are then found at memory speed
+_DIGITS = bytes(0x30 if 0x30 <= byte <= 0x39 else 0x20 for byte in range(256))
+_TOO_MANY_DIGITS = b"0" * 20
+_WHOLE_NUMBERS = range(-(2**63), 2**64)  # what orjson reads and writes as such
 
 
 def parse_json(line: bytes) -> Record:
@@ -28,14 +38,28 @@ def parse_json(line: bytes) -> Record:
         raise LineError(f"not JSON: {error.msg} (column {error.colno})", hint=hint) from None
     if type(record) is not dict:
         raise LineError(f"expected a JSON object, got {shown(record)}")
+    if _TOO_MANY_DIGITS in line.translate(_DIGITS):
+        _refuse_rounded_integers(line)
     return record
+
+
+def _refuse_rounded_integers(line: bytes) -> None:
+    """LineError for a whole number beyond 64 bits: orjson makes a float of it, and it would leave changed."""
+
+    def check(digits: str) -> int:
+        if len(digits) > 20 or int(digits) not in _WHOLE_NUMBERS:
+            hint = "write it as a string"
+            raise LineError(f"a whole number beyond 64 bits: {shown(digits).strip(chr(39))}", hint=hint)
+        return int(digits)
+
+    json.loads(line, parse_int=check)
 
 
 class Reader:
     """Lines of one or more sources, with the error policy.
 
     `where` names the line in hand as `file:line`. Under `skip` a bad line is counted in `skipped`, told
-    to `warn`, copied to `rejects` and left out; under `fail` it raises DriftkitError.
+    to `warn`, copied to `rejects` (an unbuffered file) and left out; under `fail` it raises DriftkitError.
     """
 
     def __init__(
@@ -56,7 +80,7 @@ class Reader:
     def lines(self, parse: Callable[[bytes], T]) -> Iterator[T]:
         """`parse` of each line that is not blank; a LineError of it is this line's."""
         for name, stream in self.sources:
-            for number, line in enumerate(stream, start=1):
+            for number, line in enumerate(readable(name, stream), start=1):
                 try:
                     result = parse(line)
                 except LineError as error:
@@ -85,7 +109,24 @@ class Reader:
         self.skipped += 1
         self.warn(message)
         if self.rejects is not None:
-            self.rejects.write(line if line.endswith(b"\n") else line + b"\n")
+            self._keep(self.rejects, line if line.endswith(b"\n") else line + b"\n")
+
+    def _keep(self, rejects: IO[bytes], line: bytes) -> None:
+        """Write a line to an unbuffered file, so that a full disk is told of at once and by its name."""
+        try:
+            while line:
+                line = line[rejects.write(line) :]
+        except OSError as error:
+            raise DriftkitError(f"{rejects.name}: {(error.strerror or str(error)).lower()}") from error
+
+
+def readable(name: str, stream: Iterable[bytes]) -> Iterator[bytes]:
+    """The lines; DriftkitError when the packed file that they come from is damaged."""
+    try:
+        yield from stream
+    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+        hint = "the file is damaged or not whole; what came before was read"
+        raise DriftkitError(f"{name}: gzip: {str(error).lower()}", hint=hint) from None
 
 
 class Writer:
@@ -124,9 +165,25 @@ def unpacked(stream: IO[bytes]) -> IO[bytes]:
     return stream
 
 
-def open_file(path: str, mode: Literal["rb", "wb"] = "rb") -> IO[bytes]:
-    """`path` opened in binary; DriftkitError names it when that fails."""
+def open_file(path: str) -> IO[bytes]:
+    """`path` opened to be read; DriftkitError names it when that fails."""
     try:
-        return open(path, mode)
+        return open(path, "rb")
+    except OSError as error:
+        raise DriftkitError(f"{path}: {(error.strerror or str(error)).lower()}") from error
+
+
+def open_rejects(path: str, sources: Sequence[str]) -> IO[bytes]:
+    """`path` opened anew, unbuffered; UsageError when it is one of the files that are read."""
+    for source in sources or ["-"]:
+        try:
+            read = os.fstat(0) if source == "-" else Path(source).stat()
+            same = os.path.samestat(read, Path(path).stat())
+        except OSError:
+            continue  # one of the two is not there
+        if same and stat.S_ISREG(read.st_mode):
+            raise UsageError(f"--rejects: {path} is read from, and would be lost", hint="name another file")
+    try:
+        return open(path, "wb", buffering=0)
     except OSError as error:
         raise DriftkitError(f"{path}: {(error.strerror or str(error)).lower()}") from error

@@ -19,6 +19,12 @@ SCHEMA = 1
 KINDS = ("request", "completion", "summary")
 STATUSES = ("ok", "error", "timeout", "rejected", "cancelled")
 
+# What is larger is a mistake of unit (milliseconds, bytes), and would overflow where it is computed with.
+MOST = 10**9
+LATEST_S = 9e9  # in microseconds just under 2**53, which jq and spreadsheets still hold exactly
+SMALLEST_RATIO, LARGEST_RATIO = 1e-6, 1e6
+HIGHEST_PRIORITY = 2**63 - 1  # vLLM's over HTTP
+
 
 @dataclass(frozen=True, slots=True)
 class Field:
@@ -27,7 +33,7 @@ class Field:
     stage: str
     doc: str
     minimum: float | None = None
-    positive: bool = False
+    maximum: float | None = None
     choices: tuple[str, ...] = ()
 
     @property
@@ -35,11 +41,24 @@ class Field:
         """The constraint in words, as error messages say it."""
         if self.choices:
             return "one of " + ", ".join(self.choices)
-        article = "an" if self.type in ("integer", "array") else "a"
-        bound = " > 0" if self.positive else "" if self.minimum is None else f" >= {self.minimum:g}"
-        return f"{article} {self.type}{bound}"
+        bound = "" if self.minimum is None or self.minimum < 0 else f" >= {self.minimum:g}"
+        return self._kind + (" > 0" if self.minimum == SMALLEST_RATIO else bound)
 
-    def accepts(self, value: object) -> bool:
+    @property
+    def _kind(self) -> str:
+        return f"{'an' if self.type in ('integer', 'array') else 'a'} {self.type}"
+
+    def refusal(self, value: Any) -> str:
+        """What to say of a value that the field does not accept."""
+        expected = self.expected
+        if type(value) is int or (type(value) is float and self.type == "number"):
+            if self.maximum is not None and value > self.maximum:
+                expected = f"{self._kind} <= {self.maximum:g}"
+            elif self.minimum is not None and value < self.minimum and (value > 0 or self.minimum < 0):
+                expected = f"{self._kind} >= {self.minimum:g}"
+        return f"expected {expected}, got {shown(value)}"
+
+    def accepts(self, value: Any) -> bool:
         if self.type == "string":
             return type(value) is str and (not self.choices or value in self.choices)
         if self.type == "boolean":
@@ -48,31 +67,31 @@ class Field:
             return type(value) is list
         if type(value) is not int and not (self.type == "number" and type(value) is float):
             return False
-        if self.positive:
-            return value > 0
-        return self.minimum is None or value >= self.minimum
+        return (self.minimum is None or value >= self.minimum) and (
+            self.maximum is None or value <= self.maximum
+        )
 
 
 def _seconds(name: str, stage: str, doc: str) -> Field:
-    return Field(name, "number", stage, doc, minimum=0)
+    return Field(name, "number", stage, doc, minimum=0, maximum=LATEST_S)
 
 
 def _tokens(name: str, stage: str, doc: str, minimum: int = 0) -> Field:
-    return Field(name, "integer", stage, doc, minimum=minimum)
+    return Field(name, "integer", stage, doc, minimum=minimum, maximum=MOST)
 
 
 def _ratio(name: str, stage: str, doc: str) -> Field:
-    return Field(name, "number", stage, doc, positive=True)
+    return Field(name, "number", stage, doc, minimum=SMALLEST_RATIO, maximum=LARGEST_RATIO)
 
 
 _FIELDS = (
     Field("kind", "string", "gen", "what the record is: request, completion or summary"),
-    Field("schema", "integer", "gen", "the schema's major version, 1", minimum=1),
+    Field("schema", "integer", "gen", "the schema's major version, 1", minimum=1, maximum=MOST),
     Field("id", "string", "gen", "the request's name, unique within a run"),
     Field("tenant", "string", "gen", "who sent it"),
     Field("tier", "string", "gen", "the service class of the tenant"),
-    Field("tier_level", "integer", "gen", "rank of the tier, lower is served first"),
-    Field("weight", "number", "gen", "share of the tier under weighted policies", positive=True),
+    Field("tier_level", "integer", "gen", "rank of the tier, lower is served first", -MOST, MOST),
+    _ratio("weight", "gen", "share of the tier under weighted policies"),
     Field("category", "string", "gen", "the kind of job that the sender declares"),
     Field("phase", "string", "gen", "the part of the experiment it belongs to"),
     Field("barrier", "boolean", "gen", "true: held until everything before it has finished"),
@@ -81,12 +100,19 @@ _FIELDS = (
     Field("messages", "array", "gen", "the chat messages sent, instead of prompt"),
     _tokens("prompt_tokens", "gen", "length of the prompt in tokens", minimum=1),
     _tokens("max_tokens", "gen", "cap on the output in tokens", minimum=1),
-    Field("temperature", "number", "gen", "sampling temperature", minimum=0),
+    Field("temperature", "number", "gen", "sampling temperature", minimum=0, maximum=MOST),
     _tokens("trace_output_tokens", "gen", "true output length, for replay, simulation and oracles only", 1),
     _tokens("trace_output_words", "gen", "the same output counted in whitespace words", 1),
     Field("est_category", "string", "estimate", "the category the estimator saw"),
     _tokens("est_output_tokens", "estimate", "estimated output length (median)", minimum=0),
-    _tokens("est_total_tokens", "estimate", "the token budget: prompt plus estimated output", minimum=0),
+    Field(
+        "est_total_tokens",
+        "integer",
+        "estimate",
+        "the token budget: prompt plus estimated output",
+        minimum=0,
+        maximum=2 * MOST,
+    ),
     Field("est_class", "string", "estimate", "class of the budget", choices=("short", "medium", "long")),
     _tokens("est_base_tokens", "estimate", "estimate before every factor", minimum=0),
     _ratio("est_bias_ratio", "estimate", "factor learned by calibration"),
@@ -95,7 +121,14 @@ _FIELDS = (
     Field("est_model", "string", "estimate", "which estimator"),
     Field("est_tokenizer", "string", "estimate", "how the prompt was counted; given: as the record had it"),
     Field("policy", "string", "schedule", "the policy with its knobs, as name:knob=value"),
-    Field("priority", "integer", "schedule", "vLLM's priority, lower is served first; static policies only"),
+    Field(
+        "priority",
+        "integer",
+        "schedule",
+        "vLLM's priority, lower is served first; static policies only",
+        -HIGHEST_PRIORITY - 1,
+        HIGHEST_PRIORITY,
+    ),
     _tokens("sched_rank", "schedule", "place in the order of planned starts, from 0"),
     _seconds("sched_start_s", "schedule", "when the plan starts it"),
     _seconds("sched_finish_s", "schedule", "when the plan ends it"),
@@ -118,14 +151,21 @@ _FIELDS = (
     _seconds("ttft_s", "run", "first_token_s - offered_s"),
     _seconds("tpot_s", "run", "time per output token after the first"),
     _seconds("e2e_s", "run", "finished_s - offered_s"),
-    Field("batch_id", "integer", "run", "the gang batch, from 0", minimum=0),
-    Field("batch_requests", "integer", "run", "requests in that batch", minimum=1),
-    Field("preemptions", "integer", "run", "how often it lost its KV blocks", minimum=0),
+    Field("batch_id", "integer", "run", "the gang batch, from 0", minimum=0, maximum=MOST),
+    Field("batch_requests", "integer", "run", "requests in that batch", minimum=1, maximum=MOST),
+    Field("preemptions", "integer", "run", "how often it lost its KV blocks", minimum=0, maximum=MOST),
     _tokens("cal_output_tokens", "calibrate", "the estimate with what was known at its arrival"),
     _ratio("cal_bias_ratio", "calibrate", "the calibration factor known at its arrival"),
 )
 
 FIELDS: dict[str, Field] = {field.name: field for field in _FIELDS}
+
+#: where a value that is missing comes from
+HINTS = {
+    "prompt_tokens": "`driftkit estimate` counts the prompt",
+    "est_output_tokens": "`driftkit estimate` adds it",
+    "est_total_tokens": "`driftkit estimate` adds it",
+}
 
 
 def shown(value: object, limit: int = 40) -> str:
@@ -136,40 +176,32 @@ def shown(value: object, limit: int = 40) -> str:
     return text if len(text) <= limit else text[: limit - 3] + "..."
 
 
-def require(record: Record, name: str, hint: str | None = None) -> Any:
-    """The field's value, or FieldError when it is absent or null."""
-    value = record.get(name)
-    if value is None:
-        raise FieldError(name, f"expected {FIELDS[name].expected}, got nothing", hint=hint)
-    return value
-
-
 def checker(required: Iterable[str] = (), optional: Iterable[str] = ()) -> Check:
     """A function that checks those fields of a record and raises FieldError on the first that is wrong.
 
     `required` must be there; `optional` may be absent or null. Other fields are not looked at.
     """
     exact = {"string": str, "integer": int, "number": float, "boolean": bool, "array": list}
-    plan: list[tuple[str, type[Any] | None, float | None, bool]] = []
+    plan: list[tuple[str, type[Any] | None, Any, Any, bool]] = []
     for name, needed in [*((name, True) for name in required), *((name, False) for name in optional)]:
         field = FIELDS[name]
-        bounded = field.minimum is not None or field.positive or field.choices
-        plan.append(
-            (name, None if bounded and field.minimum is None else exact[field.type], field.minimum, needed)
-        )
+        kind = None if field.choices else exact[field.type]
+        plan.append((name, kind, field.minimum, field.maximum, needed))
 
     def check(record: Record) -> None:
         get = record.get
-        for name, kind, minimum, needed in plan:
+        for name, kind, minimum, maximum, needed in plan:
             value = get(name)
             if value is None:
                 if not needed:
                     continue
-            elif type(value) is kind and (minimum is None or value >= minimum):
+            elif type(value) is kind and (minimum is None or minimum <= value <= maximum):
                 continue  # the usual case, decided without a call
             elif FIELDS[name].accepts(value):
                 continue
-            raise FieldError(name, f"expected {FIELDS[name].expected}, got {shown(value)}")
+            raise FieldError(
+                name, FIELDS[name].refusal(value), hint=HINTS.get(name) if value is None else None
+            )
 
     return check
 
@@ -177,7 +209,7 @@ def checker(required: Iterable[str] = (), optional: Iterable[str] = ()) -> Check
 def kind_of(record: Record) -> str:
     """The record's kind; raises FieldError for a schema this version cannot read."""
     schema = record.get("schema")
-    if schema is not None and schema != SCHEMA:
+    if schema is not None and (schema != SCHEMA or type(schema) is not int):
         if type(schema) is int and schema > SCHEMA:
             hint = "it was written by a newer driftkit: upgrade this one"
             raise FieldError("schema", f"expected {SCHEMA}, got {schema}", hint=hint)

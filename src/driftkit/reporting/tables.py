@@ -51,10 +51,18 @@ def render(tables: list[Table], stream: IO[str], color: Color) -> None:
     """Print the tables; plain text of any width unless `stream` is a terminal."""
     from rich.console import Console
 
-    forced = {"auto": None, "always": True, "never": False}[color]
     # elsewhere than on a terminal lines are as long as they need to be: a cut cell is a lost figure
     width = None if stream.isatty() else 10_000
-    console = Console(file=stream, width=width, force_terminal=forced, highlight=False, soft_wrap=True)
+    console = Console(
+        file=stream,
+        width=width,
+        # what the user says is stronger than NO_COLOR and TERM, which decide under "auto"
+        force_terminal={"auto": None, "always": True, "never": False}[color],
+        no_color=False if color == "always" else None,
+        color_system="standard" if color == "always" else "auto",
+        highlight=False,
+        soft_wrap=True,
+    )
     with console.capture() as capture:
         for table in tables:
             if table.rows:

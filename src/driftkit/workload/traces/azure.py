@@ -24,11 +24,11 @@ class Azure:
         text = line.removeprefix(b"\xef\xbb\xbf").strip()
         if not text or text == HEADER:
             return None
+        self._rows += 1
         cells = text.decode("utf-8", "replace").split(",")
         if len(cells) != 3:
             raise LineError(f"expected TIMESTAMP,ContextTokens,GeneratedTokens, got {len(cells)} columns")
         instant = _ticks(cells[0])
-        self._rows += 1
         if self._start is None:
             self._start = instant
         ticks = (instant[0] - self._start[0]) * 10_000_000 + instant[1] - self._start[1]
@@ -48,6 +48,8 @@ def _ticks(cell: str) -> tuple[int, int]:
     """Whole seconds and tenths of microseconds, exactly: a float would lose the last digits."""
     whole, _, fraction = cell.partition(".")
     try:
+        if fraction and not fraction.isdecimal():
+            raise ValueError
         seconds = datetime.fromisoformat(whole + "+00:00").timestamp()
         return int(seconds), int(fraction[:7].ljust(7, "0"))
     except ValueError:
@@ -56,10 +58,7 @@ def _ticks(cell: str) -> tuple[int, int]:
 
 
 def _tokens(name: str, cell: str) -> int:
-    try:
-        tokens = int(cell)
-    except ValueError:
-        tokens = 0
+    tokens = int(cell) if cell.isdecimal() else 0
     if tokens < 1:
         raise FieldError(name, f"expected an integer >= 1, got {shown(cell)}")
     return tokens

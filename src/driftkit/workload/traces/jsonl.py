@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from driftkit.records.io import parse_json
-from driftkit.records.schema import SCHEMA, Record, check_prompt, checker
+from driftkit.records.schema import SCHEMA, Record, check_prompt, checker, kind_of
 
 _check = checker(
     ("arrival_s",),
@@ -23,8 +23,10 @@ class Jsonl:
     def parse(self, line: bytes) -> Record | None:
         if line.isspace():
             return None
-        record = parse_json(line)
         self._rows += 1
+        record = parse_json(line)
+        if kind_of(record) != "request":
+            return record
         record = {"kind": "request", "schema": SCHEMA, **record}
         if record.get("id") is None:
             record["id"] = f"trace-{self._rows:06d}"

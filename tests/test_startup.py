@@ -1,0 +1,62 @@
+"""`--help` is felt hundreds of times a day: how long it takes, and what it must not import."""
+
+from __future__ import annotations
+
+import statistics
+import subprocess
+import sys
+import time
+
+import pytest
+
+from cli import DRIFTKIT
+from driftkit.cli import COMMANDS
+
+HEAVY = {"numpy", "scipy", "tiktoken", "rich", "orjson"}
+HELPS = [["--help"], *([name, "--help"] for name in COMMANDS)]
+ROUNDS = 9
+
+
+def seconds(command: list[str]) -> float:
+    start = time.perf_counter()
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+    return time.perf_counter() - start
+
+
+def test_every_help_is_within_twice_the_time_of_importing_click() -> None:
+    calls = [[sys.executable, "-c", "import click"], *([str(DRIFTKIT), *args] for args in HELPS)]
+    took: list[list[float]] = [[] for _ in calls]
+    for _ in range(ROUNDS):  # interleaved, so that a busy moment hits all alike
+        for times, call in zip(took, calls, strict=True):
+            times.append(seconds(call))
+    click, *helps = map(statistics.median, took)
+    ratios = {" ".join(args): round(took / click, 2) for args, took in zip(HELPS, helps, strict=True)}
+    assert {name: ratio for name, ratio in ratios.items() if ratio >= 2} == {}
+
+
+def loaded_by(script: str) -> set[str]:
+    """The heavy packages that are loaded when a script is through."""
+    script += f"\nimport sys; print(*sorted({HEAVY!r} & set(sys.modules)), file=sys.__stderr__)"
+    result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    return set(result.stderr.split())
+
+
+def test_a_heavy_import_is_noticed() -> None:
+    assert loaded_by("import numpy") == {"numpy"}
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_importing_a_command_loads_nothing_heavy(name: str) -> None:
+    assert loaded_by(f"import driftkit.cli, driftkit.commands.{name}") == set()
+
+
+@pytest.mark.parametrize("args", HELPS, ids=" ".join)
+def test_help_loads_nothing_heavy(args: list[str]) -> None:
+    script = f"""
+from driftkit.cli import main
+try:
+    main({args!r})
+except SystemExit as end:
+    assert end.code == 0
+"""
+    assert loaded_by(script) == set()
