@@ -56,11 +56,9 @@ def command(
     Reads the completions of one or more runs. Estimates are reported uncalibrated and, after calibrate,
     calibrated beside it.
     """
-    import orjson
-
     from driftkit.errors import DriftkitError
     from driftkit.records.io import Writer
-    from driftkit.reporting.completions import Collector
+    from driftkit.reporting.completions import Collector, as_text
     from driftkit.reporting.errors_table import class_stability, estimate_error
     from driftkit.reporting.fairness import fairness, tier_inversions
     from driftkit.reporting.latency import latency, throughput
@@ -79,11 +77,8 @@ def command(
     def selected(record: Record) -> bool:
         return all(as_text(record.get(field)) == value for field, value in wanted)
 
-    def as_text(value: object) -> str:
-        return value if isinstance(value, str) else orjson.dumps(value).decode()
-
     outcome = Outcome("report")
-    collector = Collector(by, selected)
+    collector = Collector(by, selected if wanted else None)
     with reading(outcome, files, on_error, rejects) as reader:
         for _ in reader.records("completion", collector.add, lambda record: None):
             pass

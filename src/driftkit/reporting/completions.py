@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
+import orjson
 from numpy.typing import NDArray
 
 from driftkit.errors import FieldError
@@ -28,86 +29,144 @@ NUMBERS = (
     "preemptions",
     "tier_level",
 )
-TEXTS = ("id", "run_id", "label", "tenant", "tier", "category", "phase", "status", "est_tokenizer")
+TEXTS = ("run_id", "label", "tenant", "tier", "status", "est_tokenizer")
+MISSING = {"status": "ok", "label": "run"}  # else "-"
 
 check_completion = checker(
     ("id", "finished_s", "e2e_s"),
-    tuple(name for name in NUMBERS if name not in ("finished_s", "e2e_s"))
-    + tuple(name for name in TEXTS if name not in ("id",)),
+    tuple(name for name in (*NUMBERS, *TEXTS) if name not in ("finished_s", "e2e_s")),
 )
 
+Mask = NDArray[np.bool_]
+Index = NDArray[np.intp]
 
-@dataclass
+
+@dataclass(frozen=True, slots=True)
+class Text:
+    """A text column: `codes[i]` is the place of row i's value in `values`."""
+
+    values: list[str]
+    codes: NDArray[np.int32]
+
+
+@dataclass(frozen=True, slots=True)
 class Columns:
-    """One array per field: numbers as floats (NaN where missing), texts as objects ("-" where missing)."""
+    """Rows of completions by field: numbers as floats (NaN where missing), texts ("-" where missing).
+
+    A selection shares the columns and has its own `rows`.
+    """
 
     numbers: dict[str, Array]
-    texts: dict[str, NDArray[np.object_]]
+    texts: dict[str, Text]
+    names: list[str]
+    rows: Index
 
     def __len__(self) -> int:
-        return len(self.texts["id"])
+        return self.rows.size
 
     def __getitem__(self, name: str) -> Array:
-        return self.numbers[name]
+        return self.numbers[name][self.rows]
 
-    def where(self, mask: NDArray[np.bool_]) -> Columns:
-        return Columns(
-            {name: column[mask] for name, column in self.numbers.items()},
-            {name: column[mask] for name, column in self.texts.items()},
-        )
+    def where(self, mask: Mask) -> Columns:
+        return Columns(self.numbers, self.texts, self.names, self.rows[mask])
+
+    def text(self, name: str, row: int) -> str:
+        """The value in the text column `name` of the selection's row `row`."""
+        column = self.texts[name]
+        return column.values[int(column.codes[self.rows[row]])]
+
+    def equal(self, name: str, value: str) -> Mask:
+        column = self.texts[name]
+        code = column.values.index(value) if value in column.values else -1
+        return np.equal(column.codes[self.rows], code)
+
+    @property
+    def ids(self) -> list[str]:
+        return [self.names[row] for row in self.rows.tolist()]
 
     @property
     def ok(self) -> Columns:
         """Those that were served."""
-        return self.where(self.texts["status"] == "ok")
+        return self.where(self.equal("status", "ok"))
 
     def split(self, by: str) -> Iterator[tuple[str, Columns]]:
-        """Groups by a text column, in order of first appearance."""
+        """Groups by a text column, in order of first appearance in the input."""
         column = self.texts[by]
-        for value in dict.fromkeys(column.tolist()):
-            yield value, self.where(column == value)
+        codes = column.codes[self.rows]
+        order = np.argsort(codes, kind="stable")
+        present, starts = np.unique(codes[order], return_index=True)
+        for code, places in zip(present.tolist(), np.split(order, starts[1:]), strict=True):
+            yield column.values[code], Columns(self.numbers, self.texts, self.names, self.rows[places])
 
     @property
     def observed(self) -> tuple[Array, str]:
         """Actual output lengths in the unit that the estimates were made in, and that unit."""
-        words = (self.texts["est_tokenizer"] == "whitespace") & ~np.isnan(self["actual_output_words"])
-        actual = np.where(words, self["actual_output_words"], self["actual_output_tokens"])
+        counted = self["actual_output_words"]
+        words = self.equal("est_tokenizer", "whitespace") & ~np.isnan(counted)
+        actual = np.where(words, counted, self["actual_output_tokens"])
         unit = "words" if words.all() and len(self) else "tokens" if not words.any() else "tokens and words"
         return actual, unit
 
 
-@dataclass
 class Collector:
-    """Takes completions in one by one. `by` are further text fields to group by."""
+    """Takes completions in one by one. `by` are further text fields to group by.
 
-    by: Sequence[str] = ()
-    where: Callable[[Record], bool] = lambda record: True
-    _rows: list[list[object]] = field(default_factory=list)
-    _seen: set[tuple[object, str]] = field(default_factory=set)
+    Rows wait in a list until a chunk is full and becomes arrays, so that a million completions take the
+    memory of their columns, not of their records.
+    """
+
+    CHUNK = 8192
+
+    def __init__(self, by: Sequence[str] = (), where: Callable[[Record], bool] | None = None) -> None:
+        self._texts = tuple(dict.fromkeys((*TEXTS, *by)))
+        self._where = where
+        self._rows: list[list[object]] = []
+        self._chunks: list[tuple[list[Array], list[NDArray[np.int32]]]] = []
+        self._codes: list[dict[str, int]] = [{} for _ in self._texts]
+        self._names: list[str] = []
+        self._seen: dict[str | None, set[str]] = {}
 
     def add(self, record: Record) -> None:
         """FieldError when the record is not a completion that can be reported."""
         check_completion(record)
-        key = (record.get("run_id"), record["id"])
-        if key in self._seen:
-            problem = f"{record['id']!r} was there before in the same run"
+        seen = self._seen.setdefault(record.get("run_id"), set())
+        name = record["id"]
+        if name in seen:
+            problem = f"{name!r} was there before in the same run"
             raise FieldError("id", problem, hint="was the same file given twice?")
-        self._seen.add(key)
-        if self.where(record):
-            get = record.get
-            self._rows.append([get(name) for name in (*NUMBERS, *TEXTS, *self.by)])
+        seen.add(name)
+        if self._where is None or self._where(record):
+            self._names.append(name)
+            self._rows.append([*map(record.get, NUMBERS), *map(record.get, self._texts)])
+            if len(self._rows) == self.CHUNK:
+                self._pack()
 
     def columns(self) -> Columns:
-        names = (*NUMBERS, *TEXTS, *self.by)
-        columns = (
-            dict(zip(names, map(list, zip(*self._rows, strict=True)), strict=True)) if self._rows else {}
+        """What was added."""
+        self._pack()
+        numbers, texts = zip(*self._chunks, strict=True)
+        return Columns(
+            {name: np.concatenate(parts) for name, *parts in zip(NUMBERS, *numbers, strict=True)},
+            {
+                name: Text(list(codes), np.concatenate(parts))
+                for name, codes, *parts in zip(self._texts, self._codes, *texts, strict=True)
+            },
+            self._names,
+            np.arange(len(self._names)),
         )
-        numbers = {n: np.array(columns.get(n, []), dtype=np.float64) for n in NUMBERS}
-        texts = {}
-        for name in (*TEXTS, *self.by):
-            missing = {"status": "ok", "label": "run"}.get(name, "-")
-            values = [
-                missing if v is None else v if type(v) is str else str(v) for v in columns.get(name, [])
-            ]
-            texts[name] = np.array(values, dtype=object)
-        return Columns(numbers, texts)
+
+    def _pack(self) -> None:
+        columns = list(zip(*self._rows, strict=True)) or [()] * (len(NUMBERS) + len(self._texts))
+        numbers = [np.array(column, dtype=np.float64) for column in columns[: len(NUMBERS)]]
+        texts = []
+        for name, codes, column in zip(self._texts, self._codes, columns[len(NUMBERS) :], strict=True):
+            missing = MISSING.get(name, "-")
+            shown = (missing if v is None else v if type(v) is str else as_text(v) for v in column)
+            texts.append(np.array([codes.setdefault(v, len(codes)) for v in shown], dtype=np.int32))
+        self._chunks.append((numbers, texts))
+        self._rows = []
+
+
+def as_text(value: object) -> str:
+    """A field's value as `--by` shows it and `--where` compares it: text as it is, all else as JSON."""
+    return value if isinstance(value, str) else orjson.dumps(value).decode()

@@ -38,7 +38,7 @@ def fairness(data: Columns) -> Table:
                 "worst_tenant": worst,
                 "worst_slowdown": slowdowns[worst],
                 "longest_wait_s": float(served["queue_wait_s"][longest]),
-                "longest_wait_tenant": served.texts["tenant"][longest],
+                "longest_wait_tenant": served.text("tenant", longest),
             }
         )
     if table.rows:

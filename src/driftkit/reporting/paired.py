@@ -31,7 +31,7 @@ def paired(data: Columns, baseline: str, seed: int) -> Table:
     runs: dict[str, dict[frozenset[str], Columns]] = {}
     for label, part in data.ok.split("label"):
         for _, run in part.split("run_id"):
-            runs.setdefault(label, {})[frozenset(run.texts["id"].tolist())] = run
+            runs.setdefault(label, {})[frozenset(run.ids)] = run
     if baseline not in runs:
         raise UsageError(f"--baseline: no run is labelled {baseline!r}", hint="labels: " + ", ".join(runs))
     for label, own in runs.items():
@@ -61,8 +61,8 @@ def paired(data: Columns, baseline: str, seed: int) -> Table:
 
 def _aligned(baseline: Columns, other: Columns, metric: str) -> tuple[Array, Array]:
     """The metric of both runs, request by request."""
-    a, b = np.argsort(baseline.texts["id"]), np.argsort(other.texts["id"])
-    x, y = baseline[metric][a], other[metric][b]
+    place = {name: row for row, name in enumerate(other.ids)}
+    x, y = baseline[metric], other[metric][[place[name] for name in baseline.ids]]
     known = ~(np.isnan(x) | np.isnan(y))
     return x[known], y[known]
 
