@@ -18,7 +18,7 @@ from driftkit.reporting.errors_table import class_stability, estimate_error
 from driftkit.reporting.fairness import fairness, tier_inversions
 from driftkit.reporting.latency import latency, throughput
 from driftkit.reporting.paired import paired
-from driftkit.reporting.stats import error, jain, kendall_tau, median_interval, summary, t_interval
+from driftkit.reporting.stats import error, jain, kendall_tau, quantile_interval, summary, t_interval
 from driftkit.reporting.tables import shown
 
 # --- statistics -----------------------------------------------------------------------------------
@@ -76,7 +76,7 @@ def test_the_medians_interval_covers_as_often_as_it_says() -> None:
     stream = np.random.default_rng(1)
     hits = 0
     for _ in range(400):
-        low, high = median_interval(stream.exponential(1.0, 101))
+        low, high = quantile_interval(stream.exponential(1.0, 101), 0.5)
         hits += low <= math.log(2) <= high
     assert 0.92 <= hits / 400 <= 0.99
 
@@ -159,7 +159,7 @@ def test_gangs_have_no_first_token_and_so_no_row_for_it() -> None:
 def test_uncalibrated_stands_beside_calibrated() -> None:
     rows = [completion(n, 1, 1, est_output_tokens=21, cal_output_tokens=13) for n in range(5)]
     before, after = estimate_error(columns(rows), ()).rows
-    assert (before["estimate"], before["mae"], before["bias"]) == ("estimate", 10, 10)
+    assert (before["estimate"], before["mae"], before["bias"]) == ("as made", 10, 10)
     assert (after["estimate"], after["mae"]) == ("calibrated", 2)
     assert (after["mae_change_percent"], after["rmse_change_percent"]) == pytest.approx((-80, -80))
 
@@ -170,8 +170,7 @@ def test_estimates_in_words_are_held_against_words() -> None:
         for n in range(3)
     ]
     table = estimate_error(columns(rows), ())
-    assert table.rows[0]["mae"] == 1
-    assert "in words" in table.notes[0]
+    assert (table.rows[0]["mae"], table.rows[0]["unit"]) == (1, "words")
 
 
 def test_classes_by_hand() -> None:
@@ -212,7 +211,15 @@ def test_an_inversion_is_said_in_words() -> None:
 @pytest.mark.parametrize(("gold", "lead"), [(9, 30), (10, 10), (10.2, 10)])
 def test_where_there_is_none_that_is_said(gold: float, lead: float) -> None:
     (row,) = tier_inversions(columns(tiers(gold, lead))).rows
-    assert (row["finding"], row["inverted"]) == ("no tier waits longer than a lower one", False)
+    assert row["finding"].startswith("no inversion: ")
+    assert row["inverted"] is False
+
+
+def test_the_tail_is_looked_at_where_the_middle_shows_nothing() -> None:
+    rows = tiers(gold=10, lead=10)
+    late = [changed(row, e2e_s=90.0 + n) if n % 6 == 0 else row for n, row in enumerate(rows[:60])]
+    (row,) = tier_inversions(columns(late + rows[60:])).rows
+    assert row["finding"].startswith("tier inversion: gold waits longer than lead, P95 end-to-end ")
 
 
 def test_nothing_is_said_of_records_without_tiers() -> None:
@@ -238,7 +245,7 @@ def pair(change: float, runs: int, requests: int = 40) -> list[Record]:
 
 
 def test_one_run_each_is_a_bootstrap_over_requests() -> None:
-    table = paired(columns(pair(0.5, runs=1)), "fifo", seed=0)
+    table = paired(columns(pair(0.5, runs=1)), "fifo", (), seed=0)
     rows = {(row["metric"], row["statistic"]): row for row in table.rows}
     mean = rows["e2e_s", "mean"]
     assert mean["change_percent"] == pytest.approx(-50)
@@ -249,7 +256,7 @@ def test_one_run_each_is_a_bootstrap_over_requests() -> None:
 
 
 def test_several_runs_each_are_replicates() -> None:
-    table = paired(columns(pair(0.5, runs=3)), "fifo", seed=0)
+    table = paired(columns(pair(0.5, runs=3)), "fifo", (), seed=0)
     mean = next(row for row in table.rows if (row["metric"], row["statistic"]) == ("e2e_s", "mean"))
     expected = t_interval(np.array([-50.0, -49.0, -48.0]))
     found = (mean["change_percent"], mean["low_percent"], mean["high_percent"])
@@ -268,7 +275,7 @@ def test_the_bootstrap_covers_as_often_as_it_says() -> None:
             other = base * 0.8 * float(stream.lognormal(0, 0.3)) / math.exp(0.045)
             rows.append(completion(n, base, 1, e2e_s=base))
             rows.append(completion(n, base, 1, run_id="run-2", label="sjf", e2e_s=other))
-        table = paired(columns([without(r, "ttft_s") for r in rows]), "fifo", seed=trial)
+        table = paired(columns([without(r, "ttft_s") for r in rows]), "fifo", (), seed=trial)
         mean = next(row for row in table.rows if row["statistic"] == "mean")
         hits += mean["low_percent"] <= -20 <= mean["high_percent"]
     assert hits >= 104  # under 95 % this few has a chance of 0.1 %; small samples cover a little less
@@ -277,9 +284,69 @@ def test_the_bootstrap_covers_as_often_as_it_says() -> None:
 def test_other_ids_are_not_compared() -> None:
     rows = [completion(n, 1, 1) for n in range(3)]
     rows += [completion(n, 1, 1, id=f"other{n}", run_id="run-2", label="sjf") for n in range(3)]
-    table = paired(columns(rows), "fifo", seed=0)
+    table = paired(columns(rows), "fifo", (), seed=0)
     assert table.rows == []
-    assert table.notes == ["sjf served other ids than fifo: not compared"]
+    assert table.notes == ["sjf was given other ids than fifo: not compared"]
+
+
+def test_what_one_of_them_did_not_serve_is_left_out_and_said() -> None:
+    rows = [completion(n, n, 1) for n in range(4)]
+    rows += [completion(n, n, 1, run_id="run-2", label="sjf") for n in range(3)]
+    rows.append(completion(3, 0, 0, run_id="run-2", label="sjf", status="timeout"))
+    table = paired(columns(rows), "fifo", (), seed=0)
+    assert {row["requests"] for row in table.rows} == {3}
+    assert table.notes[0].startswith("sjf: 1 requests that it or fifo did not serve are left out")
+
+
+def test_labels_are_compared_within_each_group() -> None:
+    rows = [
+        changed(row, tier="gold" if n % 4 < 2 else "lead", tier_level=n % 4 // 2)
+        for n, row in enumerate(pair(0.5, 1))
+    ]
+    table = paired(columns(rows), "fifo", ("tier",), seed=0)
+    found = [(row["tier"], row["requests"]) for row in table.rows if row["statistic"] == "mean"]
+    assert found == [("gold", 20), ("gold", 20), ("lead", 20), ("lead", 20)]
+
+
+# --- what the notes say ---------------------------------------------------------------------------
+
+
+def test_a_cut_that_needs_no_learning_is_shown_apart() -> None:
+    rows = [completion(n, 1, 1, est_output_tokens=31, cal_output_tokens=15, max_tokens=16) for n in range(5)]
+    made, cut, calibrated = estimate_error(columns(rows), ()).rows
+    assert [made["mae"], cut["mae"], calibrated["mae"]] == [20, 5, 4]
+    assert [cut["mae_change_percent"], calibrated["mae_change_percent"]] == pytest.approx([-75, -80])
+
+
+def test_calibration_that_does_harm_is_said() -> None:
+    rows = [
+        completion(n, 1, 1, est_output_tokens=10 + n, actual_output_tokens=10 + n, cal_output_tokens=30 - n)
+        for n in range(5)
+    ]
+    _, error_note, order_note = estimate_error(columns(rows), ()).notes
+    assert error_note.startswith("fifo: calibration makes the error larger: MAE 0 to ")
+    assert order_note == (
+        "fifo: calibration makes the order worse, on which sjf depends: tau 1.000 to -1.000"
+    )
+
+
+def test_overload_is_said() -> None:
+    """Ten a second come, one a second is served."""
+    rows = [completion(n, 0, 1, offered_s=n / 10, finished_s=n + 1.0) for n in range(50)]
+    (row,) = (table := throughput(columns(rows), ())).rows
+    assert (row["offered_rps"], row["request_rps"]) == pytest.approx((10, 1))
+    assert table.notes[1].startswith("fifo: 10.00 requests/s came and 1.000 were served: the queue grew")
+    assert len(throughput(columns([completion(n, 1, 1) for n in range(50)]), ()).notes) == 1
+
+
+def test_runs_of_the_same_requests_under_one_label_are_said() -> None:
+    rows = [completion(n, 1, 1, run_id=run) for run in ("a", "b") for n in range(5)]
+    assert throughput(columns(rows), ()).notes[-1].startswith("fifo: several runs of the same requests")
+
+
+def test_tiers_come_by_their_level() -> None:
+    rows = [completion(n, n, 1, tier=f"t{n}", tier_level=9 - n) for n in range(3)]
+    assert [row["tier"] for row in throughput(columns(rows, "tier"), ("tier",)).rows] == ["t2", "t1", "t0"]
 
 
 # --- the command ----------------------------------------------------------------------------------
@@ -300,6 +367,21 @@ def test_a_baseline_that_there_is_none_of_lists_the_labels() -> None:
     first, hint = said(run(["report", "--baseline", "sjf"], jsonl([completion(0, 1, 1)])), 2)
     assert first == "driftkit report: --baseline: no run is labelled 'sjf'"
     assert hint == "  labels: fifo"
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "says", "hint"),
+    [
+        (["--by", "tennant"], 2, "--by: no completion has a field 'tennant'", "did you mean tenant?"),
+        (["--where", "labl=fifo"], 2, "--where: no completion has a field 'labl'", "did you mean label?"),
+        (["--where", "tenant=nobody"], 1, "--where leaves none of 3 completions", None),
+    ],
+)
+def test_selections_that_cannot_be_meant(options: list[str], code: int, says: str, hint: str | None) -> None:
+    data = jsonl([completion(n, n, 1) for n in range(3)])
+    first, *hints = said(run(["report", *options], data), code)
+    assert first == f"driftkit report: {says}"
+    assert hints == ([f"  {hint}"] if hint else [])
 
 
 def test_golden() -> None:

@@ -21,7 +21,9 @@ if TYPE_CHECKING:
     "(seeds) for an interval over runs. Exit status 1 when there is no completion to report."
 )
 @click.option("--by", multiple=True, metavar="FIELD", help="Split rows by this field too; repeatable.")
-@click.option("--where", multiple=True, metavar="FIELD=VALUE", help="Only these completions; repeatable.")
+@click.option(
+    "--where", multiple=True, metavar="FIELD=VALUE", help="Only these completions; all must hold if repeated."
+)
 @click.option("--baseline", metavar="LABEL", help="Compare every other label with this one.")
 @click.option(
     "--format",
@@ -56,7 +58,9 @@ def command(
     Reads the completions of one or more runs. Estimates are reported uncalibrated and, after calibrate,
     calibrated beside it.
     """
-    from driftkit.errors import DriftkitError
+    import difflib
+
+    from driftkit.errors import DriftkitError, UsageError
     from driftkit.records.io import Writer
     from driftkit.reporting.completions import Collector, as_text
     from driftkit.reporting.errors_table import class_stability, estimate_error
@@ -73,23 +77,36 @@ def command(
                 f"--where: expected FIELD=VALUE, got {text!r}", click.get_current_context()
             )
         wanted.append((field, value))
+    # fields that nobody has met yet: what stays unmet at the end was misspelt
+    unmet = {*by, *(field for field, _ in wanted)}
+    met: set[str] = set()
 
     def selected(record: Record) -> bool:
+        if unmet:
+            unmet.difference_update(record)
+            met.update(record)
         return all(as_text(record.get(field)) == value for field, value in wanted)
 
     outcome = Outcome("report")
-    collector = Collector(by, selected if wanted else None)
+    collector = Collector(by, selected if by or wanted else None)
     with reading(outcome, files, on_error, rejects) as reader:
         for _ in reader.records("completion", collector.add, lambda record: None):
             pass
     data = collector.columns()
+    if unmet and collector.seen:
+        field = min(unmet)
+        near = difflib.get_close_matches(field, met, n=1)
+        hint = f"did you mean {near[0]}?" if near else None
+        option = "--by" if field in by else "--where"
+        raise UsageError(f"{option}: no completion has a field {field!r}", hint=hint)
     if not len(data):
-        hint = "`driftkit run` makes completions" + ("; --where left none" if where else "")
-        raise DriftkitError("no completions in the input", hint=hint)
+        if collector.seen:
+            raise DriftkitError(f"--where leaves none of {collector.seen} completions")
+        raise DriftkitError("no completions in the input", hint="`driftkit run` makes completions")
     tables = [latency(data, by), throughput(data, by), estimate_error(data, by), class_stability(data, by)]
     tables += [fairness(data), tier_inversions(data)]
     if baseline is not None:
-        tables.append(paired(data, baseline, seed))
+        tables.append(paired(data, baseline, by, seed))
     tables = [table for table in tables if table.rows or table.notes]
     if form == "jsonl":
         writer = Writer(stdout())

@@ -22,6 +22,7 @@ NUMBERS = (
     "tpot_s",
     "e2e_s",
     "prompt_tokens",
+    "max_tokens",
     "actual_output_tokens",
     "actual_output_words",
     "est_output_tokens",
@@ -29,7 +30,7 @@ NUMBERS = (
     "preemptions",
     "tier_level",
 )
-TEXTS = ("run_id", "label", "tenant", "tier", "status", "est_tokenizer")
+TEXTS = ("run_id", "label", "tenant", "tier", "status", "finish_reason", "est_tokenizer")
 MISSING = {"status": "ok", "label": "run"}  # else "-"
 
 check_completion = checker(
@@ -94,9 +95,10 @@ class Columns:
         column = self.texts[by]
         codes = column.codes[self.rows]
         order = np.argsort(codes, kind="stable")
-        present, starts = np.unique(codes[order], return_index=True)
-        for code, places in zip(present.tolist(), np.split(order, starts[1:]), strict=True):
-            yield column.values[code], Columns(self.numbers, self.texts, self.names, self.rows[places])
+        present, starts, counts = np.unique(codes[order], return_index=True, return_counts=True)
+        for code, start, count in zip(present.tolist(), starts, counts, strict=True):
+            rows = self.rows[order[start : start + count]]
+            yield column.values[code], Columns(self.numbers, self.texts, self.names, rows)
 
     @property
     def observed(self) -> tuple[Array, str]:
@@ -104,7 +106,7 @@ class Columns:
         counted = self["actual_output_words"]
         words = self.equal("est_tokenizer", "whitespace") & ~np.isnan(counted)
         actual = np.where(words, counted, self["actual_output_tokens"])
-        unit = "words" if words.all() and len(self) else "tokens" if not words.any() else "tokens and words"
+        unit = "words" if words.all() and len(self) else "tokens" if not words.any() else "both"
         return actual, unit
 
 
@@ -125,6 +127,8 @@ class Collector:
         self._codes: list[dict[str, int]] = [{} for _ in self._texts]
         self._names: list[str] = []
         self._seen: dict[str | None, set[str]] = {}
+        #: completions given, selected or not
+        self.seen = 0
 
     def add(self, record: Record) -> None:
         """FieldError when the record is not a completion that can be reported."""
@@ -135,6 +139,7 @@ class Collector:
             problem = f"{name!r} was there before in the same run"
             raise FieldError("id", problem, hint="was the same file given twice?")
         seen.add(name)
+        self.seen += 1
         if self._where is None or self._where(record):
             self._names.append(name)
             self._rows.append([*map(record.get, NUMBERS), *map(record.get, self._texts)])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,58 +10,68 @@ import numpy as np
 from driftkit.records.schema import length_class
 from driftkit.reporting.completions import Columns
 from driftkit.reporting.groups import groups
-from driftkit.reporting.stats import Array, error
-from driftkit.reporting.tables import Table
+from driftkit.reporting.stats import Array, Error, error
+from driftkit.reporting.tables import Table, shown
 
-ESTIMATES = (("est_output_tokens", "estimate"), ("cal_output_tokens", "calibrated"))
+ESTIMATES = (("est_output_tokens", "as made"), ("cal_output_tokens", "calibrated"))
 CLASSES = ("short", "medium", "long")
 
 
 def estimate_error(data: Columns, by: Sequence[str]) -> Table:
-    """Error of the output estimate per label and group; calibrated rows say how much it changed."""
-    columns = [
-        ("label", "label"),
-        *((name, name) for name in by),
-        ("estimate", "estimate"),
-        ("count", "count"),
-    ]
-    columns += [
-        ("mae", "MAE"),
-        ("rmse", "RMSE"),
-        ("bias", "bias"),
-        ("mape_percent", "MAPE %"),
-        ("tau", "tau"),
-    ]
+    """Error of the output estimate per label and group: as made, cut at `max_tokens`, calibrated.
+
+    The cut, which needs no learning, is shown where it changes anything, so that calibration is not given
+    credit for it.
+    """
+    columns = [("label", "label"), *((name, name) for name in by), ("estimate", "estimate")]
+    columns += [("count", "count"), ("unit", "unit"), ("mae", "MAE"), ("rmse", "RMSE"), ("bias", "bias")]
+    columns += [("mape_percent", "MAPE %"), ("tau", "tau")]
     columns += [("mae_change_percent", "MAE change %"), ("rmse_change_percent", "RMSE change %")]
     table = Table("error", "Estimate error", columns)
-    units = set()
     for group, part in groups(data.ok, by):
         actual, unit = part.observed
-        before = None
-        for field, name in ESTIMATES:
-            of = error(part[field], actual)
+        made = part["est_output_tokens"]
+        first = error(made, actual)
+        for name, estimate in _estimates(part, made, unit):
+            of = error(estimate, actual)
             if of is None:
                 continue
-            units.add(unit)
-            row: dict[str, Any] = {
-                **group,
-                "estimate": name,
-                "count": of.n,
-                "mae": of.mae,
-                "rmse": of.rmse,
-            }
-            row.update(bias=of.bias, mape_percent=of.mape, tau=of.tau)
-            if before is not None and before.mae > 0:
-                row["mae_change_percent"] = (of.mae / before.mae - 1) * 100
-                row["rmse_change_percent"] = (of.rmse / before.rmse - 1) * 100
-            before = of
+            row: dict[str, Any] = {**group, "estimate": name, "count": of.n, "unit": unit}
+            row.update(mae=of.mae, rmse=of.rmse, bias=of.bias, mape_percent=of.mape, tau=of.tau)
+            if name != "as made" and first is not None:
+                if first.mae > 0:
+                    row["mae_change_percent"] = (of.mae / first.mae - 1) * 100
+                    row["rmse_change_percent"] = (of.rmse / first.rmse - 1) * 100
+                if name == "calibrated":
+                    table.notes += _harm(group, first, of)
             table.rows.append(row)
-    if units:
-        table.notes.append(
-            f"estimated against actual output, in {', '.join(sorted(units))}; bias is estimate minus actual; "
-            "tau is Kendall's tau-b"
+    if table.rows:
+        table.notes.insert(
+            0,
+            "estimated against actual output; bias is estimate minus actual; tau is Kendall's tau-b: how "
+            "well the order is known",
         )
     return table
+
+
+def _estimates(part: Columns, made: Array, unit: str) -> Iterator[tuple[str, Array]]:
+    yield "as made", made
+    cap = part["max_tokens"]
+    if unit == "tokens" and bool((made > cap).any()):
+        yield "cut at max_tokens", np.fmin(made, cap)
+    yield "calibrated", part["cal_output_tokens"]
+
+
+def _harm(group: dict[str, str], before: Error, after: Error) -> Iterator[str]:
+    """Calibration that made things worse is said in words."""
+    name = " ".join(group.values())
+    if after.mae > 1.02 * before.mae:
+        yield f"{name}: calibration makes the error larger: MAE {shown(before.mae)} to {shown(after.mae)}"
+    if after.tau < before.tau - 0.05:
+        yield (
+            f"{name}: calibration makes the order worse, on which sjf depends: tau {shown(before.tau)} to "
+            f"{shown(after.tau)}"
+        )
 
 
 def class_stability(data: Columns, by: Sequence[str]) -> Table:

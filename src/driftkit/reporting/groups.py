@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+import numpy as np
+
 from driftkit.reporting.completions import Columns
 
 
-def groups(data: Columns, by: Sequence[str]) -> Iterator[tuple[dict[str, str], Columns]]:
-    """Each label, split by each field in turn, in order of first appearance."""
-    yield from _split(data, ["label", *by], {})
+def groups(
+    data: Columns, by: Sequence[str], *, label: bool = True
+) -> Iterator[tuple[dict[str, str], Columns]]:
+    """Each label (or all of them together), split by each field in turn; tiers come by their level."""
+    yield from _split(data, ["label", *by] if label else by, {})
 
 
 def _split(
@@ -18,5 +22,13 @@ def _split(
     if not by:
         yield group, data
         return
-    for value, part in data.split(by[0]):
+    parts = list(data.split(by[0]))
+    if by[0] == "tier":
+        parts.sort(key=lambda part: _level(part[1]))
+    for value, part in parts:
         yield from _split(part, by[1:], {**group, by[0]: value})
+
+
+def _level(tier: Columns) -> float:
+    levels = tier["tier_level"]
+    return float(np.min(levels, initial=np.inf, where=~np.isnan(levels)))

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
 from driftkit import rng
 from driftkit.errors import UsageError
 from driftkit.reporting.completions import Columns
+from driftkit.reporting.groups import groups
 from driftkit.reporting.stats import Array, t_interval
 from driftkit.reporting.tables import Table
 
@@ -18,36 +19,22 @@ RESAMPLES = 1000
 MOST_DRAWS = 20_000_000  # resamples times requests; large inputs are resampled less often
 
 
-def paired(data: Columns, baseline: str, seed: int) -> Table:
-    """Change against `baseline`, per label, over runs that served the same ids.
+def paired(data: Columns, baseline: str, by: Sequence[str], seed: int) -> Table:
+    """Change against `baseline`, per label and group, over runs that served the same ids.
 
     With several runs per label (seeds), the interval is Student's over the runs' changes; with one, it is
     a bootstrap over requests.
     """
-    columns = [("label", "label"), ("metric", "seconds"), ("statistic", "of"), ("baseline", baseline)]
-    columns += [("value", "value"), ("change_percent", "change %"), ("low_percent", "95 % from")]
-    columns += [("high_percent", "to"), ("runs", "runs"), ("requests", "requests"), ("interval", "interval")]
+    columns = [("label", "label"), *((name, name) for name in by), ("metric", "seconds")]
+    columns += [("statistic", "of"), ("baseline", baseline), ("value", "value")]
+    columns += [("change_percent", "change %"), ("low_percent", "95 % low"), ("high_percent", "95 % high")]
+    columns += [("runs", "runs"), ("requests", "requests"), ("interval", "interval")]
     table = Table("paired", f"Against {baseline}", columns)
-    runs: dict[str, dict[frozenset[str], Columns]] = {}
-    for label, part in data.ok.split("label"):
-        for _, run in part.split("run_id"):
-            runs.setdefault(label, {})[frozenset(run.ids)] = run
-    if baseline not in runs:
-        raise UsageError(f"--baseline: no run is labelled {baseline!r}", hint="labels: " + ", ".join(runs))
-    for label, own in runs.items():
-        if label == baseline:
-            continue
-        pairs = [(theirs, own[ids]) for ids, theirs in runs[baseline].items() if ids in own]
-        if not pairs:
-            table.notes.append(f"{label} served other ids than {baseline}: not compared")
-            continue
-        if len(pairs) < max(len(own), len(runs[baseline])):
-            table.notes.append(
-                f"{label}: only runs over the same ids are compared, {len(pairs)} of {len(own)}"
-            )
-        for metric in METRICS:
-            for row in _rows([_aligned(a, b, metric) for a, b in pairs], seed):
-                table.rows.append({"label": label, "metric": metric, **row})
+    labels = data.texts["label"].values
+    if baseline not in labels:
+        raise UsageError(f"--baseline: no run is labelled {baseline!r}", hint="labels: " + ", ".join(labels))
+    for group, part in groups(data, by, label=False):
+        _compare(table, part, baseline, group, seed)
     kinds = {row["interval"] for row in table.rows}
     if "t" in kinds:
         table.notes.append("t: Student's interval over the runs' changes, each run a workload of its own")
@@ -59,10 +46,43 @@ def paired(data: Columns, baseline: str, seed: int) -> Table:
     return table
 
 
+def _compare(table: Table, data: Columns, baseline: str, group: dict[str, str], seed: int) -> None:
+    """Add the rows of one group. A run's requests are all that it was given, served or not."""
+    runs: dict[str, dict[frozenset[str], Columns]] = {}
+    for label, part in data.split("label"):
+        for _, run in part.split("run_id"):
+            runs.setdefault(label, {})[frozenset(run.ids)] = run
+    if baseline not in runs:
+        return
+    for label, own in runs.items():
+        if label == baseline:
+            continue
+        pairs = [(theirs, own[ids]) for ids, theirs in runs[baseline].items() if ids in own]
+        if not pairs:
+            table.notes.append(f"{label} was given other ids than {baseline}: not compared")
+            continue
+        if len(pairs) < max(len(own), len(runs[baseline])):
+            table.notes.append(
+                f"{label}: only runs over the same ids are compared, {len(pairs)} of {len(own)}"
+            )
+        lost = sum(len(set(a.ids) - (set(a.ok.ids) & set(b.ok.ids))) for a, b in pairs)
+        if lost:
+            table.notes.append(
+                f"{label}: {lost} requests that it or {baseline} did not serve are left out, which flatters "
+                "whoever refused the longest"
+            )
+        for metric in METRICS:
+            for row in _rows([_aligned(a, b, metric) for a, b in pairs], seed):
+                table.rows.append({"label": label, **group, "metric": metric, **row})
+
+
 def _aligned(baseline: Columns, other: Columns, metric: str) -> tuple[Array, Array]:
-    """The metric of both runs, request by request."""
-    place = {name: row for row, name in enumerate(other.ids)}
-    x, y = baseline[metric], other[metric][[place[name] for name in baseline.ids]]
+    """The metric of both runs, request by request, where both served it."""
+    theirs, ours = baseline.ok, other.ok
+    place = {name: row for row, name in enumerate(ours.ids)}
+    rows = [(row, place[name]) for row, name in enumerate(theirs.ids) if name in place]
+    left, right = np.array(rows, dtype=np.intp).reshape(-1, 2).T
+    x, y = theirs[metric][left], ours[metric][right]
     known = ~(np.isnan(x) | np.isnan(y))
     return x[known], y[known]
 

@@ -111,12 +111,15 @@ def jain(values: Array) -> float:
     return float(values.sum() ** 2 / (values.size * (values * values).sum()))
 
 
-def median_interval(values: Array) -> tuple[float, float]:
-    """A 95 % interval of the median from order statistics, free of assumptions on the distribution."""
+def quantile_interval(values: Array, q: float) -> tuple[float, float]:
+    """A 95 % interval of the quantile `q` from order statistics, whatever the distribution.
+
+    The ranks are those of a binomial count (normal approximation); with too few values it is the range.
+    """
     ordered = np.sort(values)
     n = ordered.size
-    half = 1.96 * math.sqrt(n) / 2
-    low, high = max(0, math.floor(n / 2 - half)), min(n - 1, math.ceil(n / 2 + half))
+    half = 1.96 * math.sqrt(n * q * (1 - q))
+    low, high = max(0, math.floor(n * q - half)), min(n - 1, math.ceil(n * q + half))
     return float(ordered[low]), float(ordered[high])
 
 

@@ -42,7 +42,8 @@ def shown(value: Any) -> str:
     if isinstance(value, float):
         if value == 0:
             return "0"
-        digits = max(0, 3 - math.floor(math.log10(abs(value))))
+        rounded = float(f"{value:.4g}")  # 0.99996 has one digit before the point once it is shown
+        digits = max(0, 3 - math.floor(math.log10(abs(rounded))))
         return f"{value:.{min(digits, 6)}f}"
     return str(value)
 
@@ -80,7 +81,7 @@ def _rich(table: Table) -> RichTable:
 
     out = RichTable(title=Text(table.title), title_justify="left", title_style="bold", box=box.SIMPLE_HEAD)
     for key, heading in table.columns:
-        numeric = any(isinstance(row.get(key), int | float) for row in table.rows)
+        numeric = all(isinstance(row.get(key), int | float | None) for row in table.rows)
         out.add_column(heading, justify="right" if numeric else "left", overflow="fold")
     for row in table.rows:
         out.add_row(*(Text(shown(row.get(key))) for key, _ in table.columns))
