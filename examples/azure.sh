@@ -7,7 +7,11 @@
 # paper's table, which reads prompts, falls back to 256 tokens for everybody. So `sjf` here orders by prompt
 # length; `oracle-sjf` shows what knowing the output would be worth.
 set -euo pipefail
-trace=${1:?usage: examples/azure.sh FILE}
+if [ $# -ne 1 ]; then
+  echo "usage: examples/azure.sh FILE" >&2
+  exit 2
+fi
+trace=$1
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 
@@ -18,4 +22,7 @@ for policy in fifo priority sjf oracle-sjf; do
     driftkit calibrate >"$work/$policy.jsonl"
 done
 cd "$work"
+echo "Tenants are drawn at random, a third each: the trace has none. It has no text either, so sjf goes by the"
+echo "prompt's length, and oracle-sjf shows what knowing the output's would be worth."
+echo
 driftkit report --baseline fifo fifo.jsonl priority.jsonl sjf.jsonl oracle-sjf.jsonl

@@ -4,6 +4,9 @@ set -euo pipefail
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 
+echo "DriftSched's 3,000 requests on a simulated L4 in gangs of 32, first come first served and shortest job"
+echo "first. The commands are in examples/demo.sh; the tables are those of the 2,000 of the stress phase."
+echo
 driftkit gen --preset driftsched | driftkit estimate >"$work/requests.jsonl"
 for policy in fifo sjf; do
   driftkit schedule --policy "$policy" --batching static "$work/requests.jsonl" |

@@ -221,6 +221,26 @@ def test_cut_outputs_do_not_hide_the_true_factor(factor: float, sigma: float, cu
     assert all(value / factor < 0.97 for value in naive)
 
 
+def test_tenants_that_lie_far_apart_do_not_widen_what_is_imputed_for_each() -> None:
+    """Two thirds cut, true factor 1.1, and tiers whose estimates differ by half: each for itself."""
+    records = [
+        {**record, "tenant": f"t{place}", "est_safety_ratio": safety}
+        for place, safety in enumerate((1.2, 1.0, 0.8))
+        for record in cut_at_the_cap(1.1, 0.2, seed=place, count=2000)
+    ]
+    records = [records[i] for start in range(2000) for i in range(start, 6000, 2000)]
+    calibrator = learned(Ratio(), records)
+    for place, safety in enumerate((1.2, 1.0, 0.8)):
+        estimate = now(calibrator, tenant=f"t{place}", est_safety_ratio=safety) * safety
+        assert estimate == pytest.approx(1.1, rel=0.12)
+
+
+def test_what_is_imputed_stays_where_a_state_may_be() -> None:
+    """A cut output twenty times its estimate and more: saved, it must load again."""
+    calibrator = learned(Ratio(), [done(512, max_tokens=512, est_base_tokens=5, finish_reason="length")] * 60)
+    Ratio().load_json(orjson.loads(orjson.dumps(calibrator.to_json())))
+
+
 def test_the_estimate_of_a_cut_output_is_cut_in_turn() -> None:
     """The factor speaks of uncut lengths, so Ratio's estimates stop at `max_tokens`; the paper's do not."""
     assert (Ratio.caps, Ema.caps) == (True, False)

@@ -669,7 +669,61 @@ class TestRefusedFields:
         assert all(line.startswith(("driftkit ", "  ")) for line in lines)
 
 
+class TestOptionsThatWouldDoNothing:
+    @pytest.mark.parametrize(
+        ("call", "says"),
+        [
+            ("run --max-concurrency 4", "--max-concurrency"),
+            ("run --batching static --max-concurrency 4", "--max-concurrency"),
+            ("run --batching static --dispatch engine", "--dispatch engine"),
+            ("run --rejects somewhere", "--on-error skip"),
+        ],
+    )
+    def test_they_are_refused(self, stages: Stages, call: str, says: str) -> None:
+        result = run(call.split(), stages.scheduled.read_bytes())
+        assert says in said(result, 2)[0]
+        assert not Path("somewhere").exists()
+
+    @pytest.mark.parametrize(("command", "stage"), [("run", "completions"), ("calibrate", "requests")])
+    def test_records_of_another_stage_pass_but_that_is_said(
+        self, stages: Stages, command: str, stage: str
+    ) -> None:
+        data = getattr(stages, stage).read_bytes()
+        result = run([command], data)
+        assert said(result, 0) == [f"driftkit {command}: nothing to do: all 48 records are of another kind"]
+        assert result.stdout == data
+
+
+class TestScheduleAgain:
+    def test_an_older_plan_does_not_stay(self, stages: Stages) -> None:
+        rows = records(ok(["schedule", "--policy", "fifo", "--no-plan"], stages.scheduled.read_bytes()))
+        assert not {"sched_start_s", "sched_finish_s"} & set().union(*rows)
+
+    def test_nobody_is_ranked_across_a_barrier(self, stages: Stages) -> None:
+        """Not even one who arrives at its very instant."""
+        rows = [
+            changed(row, arrival_s=1.5 if n > 24 else 1.0, barrier=n == 24)
+            for n, row in enumerate(stages.read("estimated"))
+        ]
+        ranked = records(ok(["schedule", "--policy", "sjf", "--no-plan"], jsonl(rows)))
+        before = {row["id"] for row in rows[:24]}
+        assert {row["id"] for row in ranked[:24]} == before
+        done = {row["id"]: row for row in records(ok(["run"], jsonl(ranked)))}
+        last = max(done[name]["finished_s"] for name in before)
+        assert min(row["offered_s"] for name, row in done.items() if name not in before) >= last
+
+
 class TestExitStatus:
+    def test_a_policys_fields_are_looked_for_when_it_is_built_anew(self, stages: Stages) -> None:
+        rows = [changed(without(row, "tier_level"), policy="priority") for row in stages.read("scheduled")]
+        first, hint = said(run(["run", "--feedback"], jsonl(rows)), 1)
+        assert first.startswith("driftkit run: <stdin>:1: tier_level: expected an integer, got nothing")
+        assert "1 is served before 2" in hint
+
+    def test_outputs_cut_by_the_engine_are_said(self, stages: Stages) -> None:
+        (line,) = said(run(["run", "--max-model-len", "200"], stages.scheduled.read_bytes()), 0)
+        assert "outputs were cut at the engine's max_model_len" in line
+
     def test_3_when_a_request_was_not_served(self, stages: Stages) -> None:
         rows = stages.read("scheduled")
         rows[5]["prompt_tokens"] = 10**6

@@ -308,6 +308,7 @@ def test_what_was_learned_is_applied_by_the_estimator() -> None:
             },
             "Look:\n\nsummarize",
         ),
+        ({"messages": [{"role": "user", "content": "hi"}, {"content": None, "tool_calls": []}]}, "hi"),
         ({"messages": []}, None),
         ({"prompt": None}, None),
         ({}, None),

@@ -236,6 +236,21 @@ def test_weighted_is_the_cycle_for_any_weights(weights: list[int], plan: list[in
         assert len(queue) == size
 
 
+def test_weights_below_one_are_shares() -> None:
+    """A half, three tenths, a fifth: multiples of the smallest, fractions carried over, in the end 5:3:2."""
+    weights = {"a": 0.5, "b": 0.3, "c": 0.2}
+    records = [
+        request(f"{tenant}{i}", tenant=tenant, weight=weight)
+        for tenant, weight in weights.items()
+        for i in range(100)
+    ]
+    picks = "".join(name[0] for name in served(Weighted(), records).split())
+    for cycles in (10, 20, 40):
+        counts = [picks[: 5 * cycles].count(tenant) for tenant in weights]
+        expected = [5 * cycles * weight for weight in weights.values()]
+        assert all(abs(n - m) <= 2.5 for n, m in zip(counts, expected, strict=True)), counts
+
+
 def test_without_tiers_tenants_take_turns() -> None:
     records = [request(f"a{i}", tenant="a") for i in range(3)] + [request("b0", tenant="b", weight=None)]
     assert served(Weighted(), records) == "a0 b0 a1 a2"

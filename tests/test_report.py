@@ -151,6 +151,20 @@ def test_latency_and_throughput_by_hand() -> None:
     assert row["output_tokens_per_s"] == pytest.approx(44 / 9)
 
 
+def test_completions_of_others_may_know_arrivals_only() -> None:
+    rows = [
+        without(
+            completion(n, 1, 2, arrival_s=float(n)),
+            *("offered_s", "e2e_s", "preemptions", "actual_output_tokens", "ttft_s", "tpot_s"),
+        )
+        for n in range(3)
+    ]
+    (e2e,) = (row for row in latency(columns(rows), ()).rows if row["metric"] == "e2e_s")
+    assert e2e["mean"] == 3
+    (row,) = throughput(columns(rows), ()).rows
+    assert (row["duration_s"], row["preemptions"], row["output_tokens_per_s"]) == (5, None, None)
+
+
 def test_gangs_have_no_first_token_and_so_no_row_for_it() -> None:
     rows = [without(completion(n, 1, 2), "ttft_s", "tpot_s") for n in range(3)]
     assert {row["metric"] for row in latency(columns(rows), ()).rows} == {"e2e_s", "queue_wait_s"}
@@ -216,10 +230,34 @@ def test_where_there_is_none_that_is_said(gold: float, lead: float) -> None:
 
 
 def test_the_tail_is_looked_at_where_the_middle_shows_nothing() -> None:
-    rows = tiers(gold=10, lead=10)
-    late = [changed(row, e2e_s=90.0 + n) if n % 6 == 0 else row for n, row in enumerate(rows[:60])]
-    (row,) = tier_inversions(columns(late + rows[60:])).rows
+    rows = [
+        completion(n, n % 5, 1, tier="gold" if n % 2 else "lead", tier_level=2 - n % 2) for n in range(600)
+    ]
+    rows = [changed(row, e2e_s=90.0 + n) if n % 12 == 1 else row for n, row in enumerate(rows)]
+    (row,) = tier_inversions(columns(rows)).rows
     assert row["finding"].startswith("tier inversion: gold waits longer than lead, P95 end-to-end ")
+
+
+@pytest.mark.parametrize("count", [1, 2, 5])
+def test_nothing_is_said_of_a_handful(count: int) -> None:
+    rows = [completion(n, 90, 1, tier="gold", tier_level=1) for n in range(count)]
+    rows += [completion(50 + n, 1, 1, tier="lead", tier_level=2) for n in range(count)]
+    (row,) = tier_inversions(columns(rows)).rows
+    assert row["inverted"] is False
+
+
+def test_equal_tiers_are_rarely_called_inverted() -> None:
+    """Both drawn alike: a false call, median or P95, in at most 6 of 100."""
+    stream = np.random.default_rng(2)
+    calls = 0
+    for _ in range(100):
+        size = int(stream.integers(3, 200))
+        rows = [
+            completion(n, 0, 1, e2e_s=float(stream.exponential(9)), tier=str(n % 2), tier_level=n % 2)
+            for n in range(2 * size)
+        ]
+        calls += tier_inversions(columns(rows)).rows[0]["inverted"]
+    assert calls <= 6
 
 
 def test_nothing_is_said_of_records_without_tiers() -> None:
@@ -279,6 +317,16 @@ def test_the_bootstrap_covers_as_often_as_it_says() -> None:
         mean = next(row for row in table.rows if row["statistic"] == "mean")
         hits += mean["low_percent"] <= -20 <= mean["high_percent"]
     assert hits >= 104  # under 95 % this few has a chance of 0.1 %; small samples cover a little less
+
+
+def test_repeats_of_the_same_requests_are_all_compared() -> None:
+    rows = [completion(n, 9, 1) for n in range(5)]
+    for repeat, e2e in enumerate((5.0, 6.0, 7.0)):
+        rows += [completion(n, 0, 1, e2e_s=e2e, run_id=f"sjf-{repeat}", label="sjf") for n in range(5)]
+    table = paired(columns([without(row, "ttft_s") for row in rows]), "fifo", (), seed=0)
+    mean = table.rows[0]
+    assert (mean["runs"], mean["interval"]) == (3, "t")
+    assert mean["change_percent"] == pytest.approx(-40)
 
 
 def test_other_ids_are_not_compared() -> None:
@@ -372,13 +420,14 @@ def test_a_baseline_that_there_is_none_of_lists_the_labels() -> None:
 @pytest.mark.parametrize(
     ("options", "code", "says", "hint"),
     [
+        (["--by", "metric"], 2, "--by: metric is a column of the table 'Latency'", None),
         (["--by", "tennant"], 2, "--by: no completion has a field 'tennant'", "did you mean tenant?"),
         (["--where", "labl=fifo"], 2, "--where: no completion has a field 'labl'", "did you mean label?"),
         (["--where", "tenant=nobody"], 1, "--where leaves none of 3 completions", None),
     ],
 )
 def test_selections_that_cannot_be_meant(options: list[str], code: int, says: str, hint: str | None) -> None:
-    data = jsonl([completion(n, n, 1) for n in range(3)])
+    data = jsonl([completion(n, n, 1, metric="x") for n in range(3)])
     first, *hints = said(run(["report", *options], data), code)
     assert first == f"driftkit report: {says}"
     assert hints == ([f"  {hint}"] if hint else [])

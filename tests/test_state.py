@@ -352,6 +352,41 @@ def calibration(rows: list[Record]) -> dict[str, tuple[float, int]]:
 
 
 class TestFeedbackIsWhatCalibrateReplays:
+    def online(self, call: list[str | Path], data: bytes, known: bool) -> bytes:
+        """What a run with feedback writes; that its state holds nothing is said."""
+        result = run(call, data)
+        lines = said(result, 0)
+        assert len(lines) == (0 if known else 1)
+        assert all("nothing learned yet" in line for line in lines)
+        return result.stdout
+
+    @pytest.mark.parametrize("seed", [3, 5, 6])
+    def test_where_tenants_and_categories_meet_for_the_first_time_in_the_middle(self, seed: int) -> None:
+        """Outputs of real lengths, long overload: most arrive before anything of their cell has ended."""
+        made = ok(
+            ["gen", "--preset", "driftsched", "--requests", "300", "--seed", str(seed), "--lengths", "chat"]
+        )
+        scheduled = ok(["schedule", "--policy", "sjf", "--no-plan"], ok(["estimate"], made))
+        online = ok(["run", "--feedback"], scheduled)
+        assert ok(["calibrate"], online) == online
+
+    def test_priorities_written_by_hand_stay_without_a_policy(self, stages: Stages) -> None:
+        rows = [
+            without(changed(row, arrival_s=0.0, priority=-n, barrier=None), "policy")
+            for n, row in enumerate(stages.read("scheduled"))
+        ]
+        out = records(ok(["run", "--feedback", "--max-num-seqs", "1"], jsonl(rows)))
+        assert [row["priority"] for row in out] == sorted(row["priority"] for row in out)
+
+    def test_corrected_estimates_without_their_state_are_said(
+        self, nights: Nights, stages: Stages, state: Path
+    ) -> None:
+        learn(state, nights.first)
+        scheduled = ok(["schedule", "--policy", "sjf"], ok(["estimate", "--state", state, stages.requests]))
+        (warning,) = said(run(["run", "--feedback"], scheduled), 0)
+        assert "give it their --state" in warning
+        ok(["run", "--feedback", "--state", state], scheduled)
+
     @pytest.mark.parametrize(
         ("method", "batching", "policy", "known"),
         list(product(METHODS, ("continuous", "static"), ("fifo", "sjf"), (False, True))),
@@ -364,8 +399,8 @@ class TestFeedbackIsWhatCalibrateReplays:
         calm = [changed(row, arrival_s=4 * row["arrival_s"]) for row in records(nights.requests.read_bytes())]
         scheduled = ok(["schedule", "--policy", policy, "--no-plan"], jsonl(calm))
         options = ["--method", method, "--state", state]
-        online = ok(["run", "--feedback", "--batching", batching, "--batch-size", "8", *options], scheduled)
-        rows = records(online)
+        call = ["run", "--feedback", "--batching", batching, "--batch-size", "8", *options]
+        rows = records(self.online(call, scheduled, known))
         assert len({row["cal_bias_ratio"] for row in rows}) > 3  # it learned on the way
         plain = jsonl(without(row, "cal_bias_ratio", "cal_output_tokens") for row in rows)
         assert calibration(records(ok(["calibrate", *options], plain))) == calibration(rows)
@@ -376,7 +411,8 @@ class TestFeedbackIsWhatCalibrateReplays:
         """Cron replays one workload night after night, each night with what was learned before."""
         for night in range(2):
             online = tmp_path / f"{night}.jsonl"
-            online.write_bytes(ok(["run", "--feedback", "--state", state, nights.requests]))
+            call = ["run", "--feedback", "--state", state, nights.requests]
+            online.write_bytes(self.online(call, b"", known=night > 0))
             replayed = ok(["calibrate", "--state", state, online])
             assert calibration(records(replayed)) == calibration(records(online.read_bytes()))
 

@@ -437,6 +437,10 @@ def test_tenants_are_drawn_alike_and_with_their_tiers() -> None:
         assert record["tier_level"] == {"premium": 1, "standard": 2, "batch": 3}[record["tier"]]
 
 
+def test_a_tier_that_is_there_is_kept_as_it_is() -> None:
+    assert assigned([{"tier": "gold"}, {"tenant": "acme"}]) == [{"tier": "gold"}, {"tenant": "acme"}]
+
+
 @settings(max_examples=50, deadline=None)
 @given(st.lists(st.tuples(st.integers(1, 5000), st.sampled_from([None, "acme"])), min_size=1, max_size=30))
 def test_a_tenant_depends_on_the_place_in_the_trace_only(plan: list[tuple[int, str | None]]) -> None:

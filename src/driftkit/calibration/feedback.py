@@ -15,10 +15,11 @@ from driftkit.records.schema import Record
 class OnlineCalibration:
     """Estimates each job when it arrives, with what had finished before, and sets its priority by that.
 
-    `start(key)` gives the calibrator to start from, as it does for `calibrate`.
+    `start(key)` gives the calibrator to start from, as it does for `calibrate`. Without a policy the jobs
+    keep the priorities they have.
     """
 
-    def __init__(self, start: Callable[[Key], Learning], served_model: str, policy: Policy) -> None:
+    def __init__(self, start: Callable[[Key], Learning], served_model: str, policy: Policy | None) -> None:
         self._start = start
         self._served_model = served_model
         self._policy = policy if isinstance(policy, StaticPolicy) else None

@@ -63,7 +63,8 @@ class Ratio:
         hidden = 0.0
         if record.get("finish_reason") == "length" and not counted_in_words(record):
             mean = self._mean(tenant, category, math.inf)
-            log_ratio, hidden = _above(log_ratio, mean, overall.latest.variance)
+            log_ratio, hidden = _above(log_ratio, mean, _shrunk_variance(cell.latest, overall.latest))
+            log_ratio = min(log_ratio, WIDEST)
         for history in (overall, cell):
             history.append(finished_s, _updated(history.latest, log_ratio, hidden))
 
@@ -93,6 +94,8 @@ class Ratio:
         if cell is None:
             return mean
         n, own, _ = cell.at(before)
+        if not n:  # as if the cell were not there: it may be, with what was learned after `before`
+            return mean
         return (n * own + CELL_PRIOR * mean) / (n + CELL_PRIOR)
 
 
@@ -101,6 +104,11 @@ def _moments(n: float, mean: float, variance: float) -> Moments:
     if not (0 <= n <= MEMORY and -WIDEST <= mean <= WIDEST and LEAST_VARIANCE <= variance < math.inf):
         raise ValueError(f"moments out of range: {n}, {mean}, {variance}")
     return Moments(float(n), float(mean), float(variance))
+
+
+def _shrunk_variance(cell: Moments, category: Moments) -> float:
+    """The cell's own, so that a cut output is not imputed from how far the tenants lie apart."""
+    return (cell.n * cell.variance + CELL_PRIOR * category.variance) / (cell.n + CELL_PRIOR)
 
 
 def _updated(moments: Moments, x: float, hidden: float) -> Moments:

@@ -13,7 +13,9 @@ from driftkit.registry import names
 @click.command(
     epilog="Methods: ratio, the default, learns actual/estimate per tenant and category, shrunk towards the "
     "category, and treats outputs cut at max_tokens as censored; ema is the paper's moving average per "
-    "category. Prequential: a record's cal_output_tokens uses only what had finished before it arrived. "
+    "category. Prequential: a record's cal_output_tokens uses only what had finished before it arrived. Runs "
+    "are learned one after the other, the next with what the last has taught; to compare runs of the same "
+    "requests, calibrate each in a call of its own. "
     "Estimates made with --tokenizer whitespace are compared with actual_output_words."
 )
 @click.option(
@@ -80,6 +82,11 @@ def command(
                     writer.write(taken)
         stdout().flush()  # what is learned is kept only once what was read is out
         learned.save(stream)
+        if folder is not None and any("" in learning.new_runs for learning in stream.learning.values()):
+            outcome.warn("completions without run_id were learned: they will be again if they come again")
         for run in sorted(stream.repeated):
-            outcome.warn(f"run {run} was learned before; the state does not change by it")
+            outcome.warn(
+                f"run {run} was learned before: the state does not change, and its calibrated estimates "
+                "come from one who knew the answers"
+            )
     return outcome.status

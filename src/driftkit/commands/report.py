@@ -78,6 +78,7 @@ def command(
             )
         wanted.append((field, value))
     # fields that nobody has met yet: what stays unmet at the end was misspelt
+    by = tuple(name for name in dict.fromkeys(by) if name != "label")  # that is split by anyway
     unmet = {*by, *(field for field, _ in wanted)}
     met: set[str] = set()
 
@@ -92,21 +93,26 @@ def command(
     with reading(outcome, files, on_error, rejects) as reader:
         for _ in reader.records("completion", collector.add, lambda record: None):
             pass
+        if not collector.seen:
+            raise DriftkitError("no completions in the input", hint="`driftkit run` makes completions")
     data = collector.columns()
-    if unmet and collector.seen:
+    if unmet:
         field = min(unmet)
         near = difflib.get_close_matches(field, met, n=1)
         hint = f"did you mean {near[0]}?" if near else None
         option = "--by" if field in by else "--where"
         raise UsageError(f"{option}: no completion has a field {field!r}", hint=hint)
     if not len(data):
-        if collector.seen:
-            raise DriftkitError(f"--where leaves none of {collector.seen} completions")
-        raise DriftkitError("no completions in the input", hint="`driftkit run` makes completions")
+        raise DriftkitError(f"--where leaves none of {collector.seen} completions")
     tables = [latency(data, by), throughput(data, by), estimate_error(data, by), class_stability(data, by)]
     tables += [fairness(data), tier_inversions(data)]
     if baseline is not None:
         tables.append(paired(data, baseline, by, seed))
+    for table in tables:
+        own = [key for key, _ in table.columns]
+        if len(set(own)) < len(own):
+            twice = next(key for key in own if own.count(key) > 1)
+            raise UsageError(f"--by: {twice} is a column of the table {table.title!r}")
     tables = [table for table in tables if table.rows or table.notes]
     if form == "jsonl":
         writer = Writer(stdout())

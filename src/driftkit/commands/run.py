@@ -58,6 +58,7 @@ def command(
     from driftkit.calibration.feedback import OnlineCalibration
     from driftkit.calibration.learned import Learned
     from driftkit.calibration.state import StateFolder
+    from driftkit.calibration.stream import Key, Learning
     from driftkit.engines.sim.simulation import simulate
     from driftkit.errors import FieldError, UsageError
     from driftkit.policies.base import Policy, parse
@@ -66,12 +67,13 @@ def command(
         check_request,
         check_truth,
         completion,
+        cut_by_the_engine,
         in_order_of_arrival,
         job_of,
     )
     from driftkit.records.io import Writer
     from driftkit.records.run_id import RunId
-    from driftkit.records.schema import checker
+    from driftkit.records.schema import Check, checker
     from driftkit.records.unique import UniqueIds
 
     outcome = Outcome("run")
@@ -82,6 +84,8 @@ def command(
     unique = UniqueIds()
     run_id = RunId(engine, setup, label, feedback, method)
     policies: dict[str, Policy] = {}
+    check_policy: dict[str, Check] = {}
+    planned = corrected = False  # whether schedule has named a policy, whether estimate has applied a state
     check_estimate = checker(
         ("est_output_tokens",), ("est_base_tokens", "est_bias_ratio", "est_safety_ratio", "est_input_ratio")
     )
@@ -93,14 +97,20 @@ def command(
         if feedback:
             check_estimate(record)
         named = record.get("policy") or "fifo"
+        nonlocal planned, corrected
+        planned |= record.get("policy") is not None
+        corrected |= record.get("est_bias_ratio") not in (None, 1)
         if named not in policies:
             if policies:
                 problem = f"the input mixes {next(iter(policies))} and {named}: one run has one policy"
                 raise FieldError("policy", problem)
             try:
                 policies[named] = parse(named)
+                check_policy[named] = checker(policies[named].reads)
             except UsageError as error:
                 raise FieldError("policy", error.message, hint=error.hint) from None
+        if feedback or not policies[named].static:
+            check_policy[named](record)
         unique.add(record["id"])  # last: a line that is left out does not use up its id
         run_id.add(record)
         return job_of(record, record["trace_output_tokens"])
@@ -119,21 +129,33 @@ def command(
     online = None
     if feedback:
         learned = Learned(folder, method)
-        online = OnlineCalibration(learned.start, setup.served_model, policy)
+
+        def start(key: Key) -> Learning:
+            if state is not None and learned.known(key) is None:
+                outcome.warn(f"{state}: nothing learned yet for {'/'.join(key)}")
+            return learned.start(key)
+
+        if corrected and state is None:
+            outcome.warn("the estimates are corrected already; --feedback starts anew: give it their --state")
+        online = OnlineCalibration(start, setup.served_model, policy if planned else None)
     run = {
         "run_id": run_id.value(),
         "label": label or named,
         "engine": engine,
         "served_model": setup.served_model,
     }
+    cut = 0
     for together in simulate(in_order_of_arrival(jobs), setup, policy, online):
         for job in together:
+            cut += cut_by_the_engine(job)
             if job.status != "ok":
                 outcome.failed += 1
                 outcome.warn_once(
                     f"request {job.record['id']} was {job.status}: {job.error}; see status, error"
                 )
             writer.write(completion(job, run))
+    if cut:
+        outcome.warn(f"{cut} of {len(jobs)} outputs were cut at the engine's max_model_len")
     if outcome.failed > reader.skipped:
         outcome.warn(f"{outcome.failed - reader.skipped} of {len(jobs)} requests were not served")
     return outcome.status

@@ -44,7 +44,8 @@ def command(
     """Order requests under a policy, and plan when each starts.
 
     Writes the records in planned order, with policy, priority (static policies), sched_rank, sched_start_s
-    and sched_finish_s. The plan is a simulation in which every output is as long as it is estimated.
+    and sched_finish_s. The plan is a simulation in which every output is as long as it is estimated; give the
+    engine's options here as to run.
     """
     from driftkit.engines.sim.plan import planned, ranked
     from driftkit.errors import FieldError
@@ -79,7 +80,8 @@ def command(
         record.setdefault("kind", "request")
         record.setdefault("schema", 1)
         record["policy"] = named
-        record.pop("priority", None)
+        for stale in ("priority", "sched_rank", "sched_start_s", "sched_finish_s"):
+            record.pop(stale, None)
         if static is not None:
             record["priority"] = checked_key(static, record)
         return record

@@ -13,9 +13,13 @@ if TYPE_CHECKING:
 F = TypeVar("F", bound=Callable[..., Any])
 
 _OPTIONS = (
-    click.option("--gpu", default="l4", show_default=True, metavar="NAME", help="GPU profile."),
+    click.option("--gpu", default="l4", show_default=True, metavar="NAME", help="GPU profile: l4."),
     click.option(
-        "--served-model", default="qwen1.5-1.8b", show_default=True, metavar="NAME", help="Model profile."
+        "--served-model",
+        default="qwen1.5-1.8b",
+        show_default=True,
+        metavar="NAME",
+        help="Model profile: qwen1.5-1.8b.",
     ),
     click.option(
         "--batching",

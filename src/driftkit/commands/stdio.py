@@ -80,11 +80,15 @@ def reading(outcome: Outcome, files: Sequence[str], on_error: str, rejects: str 
 
     if not files and sys.stdin is not None and sys.stdin.isatty():
         raise click.UsageError("no input: give a FILE, or pipe records in", click.get_current_context())
+    if rejects and on_error != "skip":
+        raise click.UsageError("--rejects goes with --on-error skip", click.get_current_context())
     with ExitStack() as stack:
         sources = stack.enter_context(open_sources(files))
         sink = stack.enter_context(open_rejects(rejects, files)) if rejects else None
         reader = Reader(sources, on_error=cast("OnError", on_error), rejects=sink, warn=outcome.warn)
         yield reader
+        if reader.passed and not reader.taken:
+            outcome.warn(f"nothing to do: all {reader.passed} records are of another kind")
         if reader.skipped:
             outcome.failed += reader.skipped
             outcome.warn(

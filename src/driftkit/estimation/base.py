@@ -104,6 +104,8 @@ def prompt_text(record: Record) -> str | None:
     parts: list[str] = []
     for message in messages:
         content = message.get("content") if type(message) is dict else None
+        if content is None and type(message) is dict and "content" in message:
+            continue  # null: a message that only calls tools
         if type(content) is list:
             content = "\n".join(part.get("text") or "" for part in content if type(part) is dict)
         if type(content) is not str:

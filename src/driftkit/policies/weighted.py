@@ -2,6 +2,7 @@
 
 The cycle is read off the records: each tier (or tenant, where there are no tiers) takes as many turns as
 its `weight` says, 1 without one, better tiers first. An empty tier's turn goes to the next in the cycle.
+Fractions are carried over to the next cycle; where a weight is below 1, all are multiples of the smallest.
 """
 
 from bisect import bisect_left, bisect_right, insort
@@ -32,6 +33,8 @@ class WeightedQueue:
         self._active: list[Tier] = []
         self._turn: Tier = (-(2**63), "")
         self._picks_left = 0
+        self._carried: dict[Tier, float] = {}
+        self._smallest = 1.0
         self._size = 0
 
     def push(self, job: Job, now: float) -> None:
@@ -41,6 +44,7 @@ class WeightedQueue:
         if not waiting:
             insort(self._active, tier)
         waiting.append(job)
+        self._smallest = min(self._smallest, record.get("weight") or 1.0)
         self._size += 1
 
     def pop(self, now: float) -> Job:
@@ -49,11 +53,12 @@ class WeightedQueue:
         if not self._picks_left or place == len(active) or active[place] != self._turn:
             place = bisect_right(active, self._turn) % len(active)
             self._turn = active[place]
-            self._picks_left = _turns(self._waiting[self._turn][0])
+            self._picks_left = self._turns(self._turn)
         waiting = self._waiting[self._turn]
         job = waiting.popleft()
         if not waiting:
             del active[place], self._waiting[self._turn]
+            self._carried.pop(self._turn, None)
         self._picks_left -= 1
         self._size -= 1
         return job
@@ -61,7 +66,9 @@ class WeightedQueue:
     def __len__(self) -> int:
         return self._size
 
-
-def _turns(job: Job) -> int:
-    """Picks per cycle of the tier whose turn it is, by the record at its head."""
-    return max(1, round(job.record.get("weight") or 1))
+    def _turns(self, tier: Tier) -> int:
+        """Picks of the tier in this cycle, by the record at its head and what the last cycle left."""
+        weight = self._waiting[tier][0].record.get("weight") or 1.0
+        turns = self._carried.get(tier, 0.0) + weight / self._smallest
+        self._carried[tier] = turns % 1
+        return int(turns)

@@ -95,6 +95,14 @@ def outcome(job: Job) -> Record:
     return record
 
 
+def cut_by_the_engine(job: Job) -> bool:
+    """Whether the output is shorter than the true one though `max_tokens` would have allowed for more."""
+    truth, cap = job.record.get("trace_output_tokens"), job.record.get("max_tokens")
+    if job.finish_reason != "length" or truth is None:
+        return False
+    return bool(job.output_tokens < (truth if cap is None else min(truth, cap)))
+
+
 def completion(job: Job, run: Record) -> Record:
     """The completion record: what came in, the run's own fields, and what happened."""
     return {**job.record, "kind": "completion", "schema": SCHEMA, **run, **outcome(job)}

@@ -34,7 +34,7 @@ def parse_json(line: bytes) -> Record:
     try:
         record = orjson.loads(line)
     except orjson.JSONDecodeError as error:
-        hint = "each line must be one JSON object"
+        hint = "each line must be one JSON object; `driftkit gen --trace` reads other formats"
         raise LineError(f"not JSON: {error.msg} (column {error.colno})", hint=hint) from None
     if type(record) is not dict:
         raise LineError(f"expected a JSON object, got {shown(record)}")
@@ -75,6 +75,8 @@ class Reader:
         self.rejects = rejects
         self.warn = warn
         self.skipped = 0
+        self.taken = 0
+        self.passed = 0
         self.where = ""
 
     def lines(self, parse: Callable[[bytes], T]) -> Iterator[T]:
@@ -94,11 +96,15 @@ class Reader:
     def records(
         self, kind: str, function: Callable[[Record], T], other: Callable[[Record], T]
     ) -> Iterator[T]:
-        """`function` of each record of `kind`, `other` of the rest."""
+        """`function` of each record of `kind`, `other` of the rest; counted in `taken` and `passed`."""
 
         def parse(line: bytes) -> T:
             record = parse_json(line)
-            return function(record) if kind_of(record) == kind else other(record)
+            if kind_of(record) != kind:
+                self.passed += 1
+                return other(record)
+            self.taken += 1
+            return function(record)
 
         return self.lines(parse)
 

@@ -165,6 +165,7 @@ HINTS = {
     "prompt_tokens": "`driftkit estimate` counts the prompt",
     "est_output_tokens": "`driftkit estimate` adds it",
     "est_total_tokens": "`driftkit estimate` adds it",
+    "tier_level": "it ranks the tiers, 1 is served before 2; the sender of the requests has to say it",
 }
 
 

@@ -14,6 +14,7 @@ from driftkit.records.schema import Record, checker
 from driftkit.reporting.stats import Array
 
 NUMBERS = (
+    "arrival_s",
     "offered_s",
     "finished_s",
     "queue_wait_s",
@@ -34,8 +35,7 @@ TEXTS = ("run_id", "label", "tenant", "tier", "status", "finish_reason", "est_to
 MISSING = {"status": "ok", "label": "run"}  # else "-"
 
 check_completion = checker(
-    ("id", "finished_s", "e2e_s"),
-    tuple(name for name in (*NUMBERS, *TEXTS) if name not in ("finished_s", "e2e_s")),
+    ("id", "finished_s"), tuple(name for name in (*NUMBERS, *TEXTS) if name != "finished_s")
 )
 
 Mask = NDArray[np.bool_]
@@ -80,6 +80,18 @@ class Columns:
         column = self.texts[name]
         code = column.values.index(value) if value in column.values else -1
         return np.equal(column.codes[self.rows], code)
+
+    def total(self, name: str) -> float | None:
+        """The sum of a column; None when no row knows it."""
+        known = self[name][~np.isnan(self[name])]
+        return float(known.sum()) if known.size else None
+
+    def span(self, start: str, end: str) -> float | None:
+        """Seconds from the earliest `start` to the latest `end`; None when one of them is not known."""
+        starts, ends = self[start], self[end]
+        first = np.min(starts, initial=np.inf, where=~np.isnan(starts))
+        last = np.max(ends, initial=-np.inf, where=~np.isnan(ends))
+        return float(last - first) if last >= first else None
 
     @property
     def ids(self) -> list[str]:
@@ -149,9 +161,13 @@ class Collector:
     def columns(self) -> Columns:
         """What was added."""
         self._pack()
-        numbers, texts = zip(*self._chunks, strict=True)
+        packed, texts = zip(*self._chunks, strict=True)
+        numbers = {name: np.concatenate(parts) for name, *parts in zip(NUMBERS, *packed, strict=True)}
+        # completions of others may know arrivals only, and leave the difference to us
+        _fill(numbers["offered_s"], numbers["arrival_s"])
+        _fill(numbers["e2e_s"], numbers["finished_s"] - numbers["offered_s"])
         return Columns(
-            {name: np.concatenate(parts) for name, *parts in zip(NUMBERS, *numbers, strict=True)},
+            numbers,
             {
                 name: Text(list(codes), np.concatenate(parts))
                 for name, codes, *parts in zip(self._texts, self._codes, *texts, strict=True)
@@ -170,6 +186,11 @@ class Collector:
             texts.append(np.array([codes.setdefault(v, len(codes)) for v in shown], dtype=np.int32))
         self._chunks.append((numbers, texts))
         self._rows = []
+
+
+def _fill(column: Array, other: Array) -> None:
+    """Take from `other` what is missing in `column`."""
+    np.copyto(column, other, where=np.isnan(column))
 
 
 def as_text(value: object) -> str:

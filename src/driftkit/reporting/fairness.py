@@ -81,6 +81,8 @@ def tier_inversions(data: Columns) -> Table:
         if len(tiers) > 1 and not found:
             finding = "no inversion: no tier's end-to-end time is longer than a lower one's, median or P95"
             table.rows.append({**group, "finding": finding, "inverted": False})
+    if not table.rows and len(data.texts["tier"].values) > 1:
+        table.notes.append("the completions have no tier_level: nobody knows which tier is the better one")
     if table.rows:
         table.notes.append(
             "an inversion is said when the medians, or else the P95, differ by over 5 % and their 95 % "

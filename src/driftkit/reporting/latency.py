@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-import numpy as np
-
 from driftkit.reporting.completions import Columns
 from driftkit.reporting.groups import groups
 from driftkit.reporting.stats import PERCENTILES, summary
@@ -46,8 +44,8 @@ def throughput(data: Columns, by: Sequence[str]) -> Table:
     for group, part in groups(data, by):
         served = part.ok
         runs = [run for _, run in part.split("run_id")]
-        seconds = sum(float(np.nanmax(run["finished_s"]) - np.nanmin(run["offered_s"])) for run in runs)
-        tokens = float(np.nansum(served["actual_output_tokens"]))
+        seconds = _span(runs, "offered_s", "finished_s")
+        tokens = served.total("actual_output_tokens")
         table.rows.append(
             {
                 **group,
@@ -58,8 +56,8 @@ def throughput(data: Columns, by: Sequence[str]) -> Table:
                 "duration_s": seconds,
                 "offered_rps": _offered_rps(runs),
                 "request_rps": len(served) / seconds if seconds else None,
-                "output_tokens_per_s": tokens / seconds if seconds else None,
-                "preemptions": int(np.nansum(served["preemptions"])),
+                "output_tokens_per_s": tokens / seconds if seconds and tokens is not None else None,
+                "preemptions": _whole(served.total("preemptions")),
             }
         )
     table.notes.append(
@@ -73,9 +71,18 @@ def throughput(data: Columns, by: Sequence[str]) -> Table:
 
 def _offered_rps(runs: list[Columns]) -> float | None:
     """Arrivals per second while requests arrived; None when all came at once."""
-    gaps = sum(len(run) - 1 for run in runs)
-    seconds = sum(float(np.nanmax(run["offered_s"]) - np.nanmin(run["offered_s"])) for run in runs)
-    return gaps / seconds if seconds else None
+    seconds = _span(runs, "offered_s", "offered_s")
+    return sum(len(run) - 1 for run in runs) / seconds if seconds else None
+
+
+def _span(runs: list[Columns], start: str, end: str) -> float | None:
+    """Seconds of all runs together; None when one of them does not say."""
+    seconds = [run.span(start, end) for run in runs]
+    return None if None in seconds else sum(filter(None, seconds))
+
+
+def _whole(total: float | None) -> int | None:
+    return None if total is None else int(total)
 
 
 def _overloads(data: Columns) -> Iterator[str]:
@@ -83,7 +90,7 @@ def _overloads(data: Columns) -> Iterator[str]:
     for label, part in data.split("label"):
         runs = [run for _, run in part.split("run_id")]
         offered = _offered_rps(runs)
-        seconds = sum(float(np.nanmax(run["finished_s"]) - np.nanmin(run["offered_s"])) for run in runs)
+        seconds = _span(runs, "offered_s", "finished_s")
         if offered is not None and seconds and len(part.ok) / seconds < OVERLOADED * offered:
             yield (
                 f"{label}: {shown(offered)} requests/s came and {shown(len(part.ok) / seconds)} were served: "

@@ -48,23 +48,27 @@ def paired(data: Columns, baseline: str, by: Sequence[str], seed: int) -> Table:
 
 def _compare(table: Table, data: Columns, baseline: str, group: dict[str, str], seed: int) -> None:
     """Add the rows of one group. A run's requests are all that it was given, served or not."""
-    runs: dict[str, dict[frozenset[str], Columns]] = {}
+    runs: dict[str, dict[frozenset[str], list[Columns]]] = {}
     for label, part in data.split("label"):
         for _, run in part.split("run_id"):
-            runs.setdefault(label, {})[frozenset(run.ids)] = run
+            runs.setdefault(label, {}).setdefault(frozenset(run.ids), []).append(run)
     if baseline not in runs:
         return
     for label, own in runs.items():
         if label == baseline:
             continue
-        pairs = [(theirs, own[ids]) for ids, theirs in runs[baseline].items() if ids in own]
+        pairs = [
+            pair
+            for ids, theirs in runs[baseline].items()
+            if ids in own
+            for pair in _repeats(theirs, own[ids])
+        ]
+        given = max(sum(map(len, own.values())), sum(map(len, runs[baseline].values())))
         if not pairs:
             table.notes.append(f"{label} was given other ids than {baseline}: not compared")
             continue
-        if len(pairs) < max(len(own), len(runs[baseline])):
-            table.notes.append(
-                f"{label}: only runs over the same ids are compared, {len(pairs)} of {len(own)}"
-            )
+        if len(pairs) < given:
+            table.notes.append(f"{label}: {len(pairs)} pairs of runs over the same ids, of {given} runs")
         lost = sum(len(set(a.ids) - (set(a.ok.ids) & set(b.ok.ids))) for a, b in pairs)
         if lost:
             table.notes.append(
@@ -74,6 +78,15 @@ def _compare(table: Table, data: Columns, baseline: str, group: dict[str, str], 
         for metric in METRICS:
             for row in _rows([_aligned(a, b, metric) for a, b in pairs], seed):
                 table.rows.append({"label": label, **group, "metric": metric, **row})
+
+
+def _repeats(baseline: list[Columns], other: list[Columns]) -> list[tuple[Columns, Columns]]:
+    """Runs of the same requests in pairs, as they came; a single one is compared with each of the others."""
+    if len(baseline) == 1:
+        return [(baseline[0], run) for run in other]
+    if len(other) == 1:
+        return [(run, other[0]) for run in baseline]
+    return list(zip(baseline, other, strict=False))
 
 
 def _aligned(baseline: Columns, other: Columns, metric: str) -> tuple[Array, Array]:

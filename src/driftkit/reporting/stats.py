@@ -114,13 +114,17 @@ def jain(values: Array) -> float:
 def quantile_interval(values: Array, q: float) -> tuple[float, float]:
     """A 95 % interval of the quantile `q` from order statistics, whatever the distribution.
 
-    The ranks are those of a binomial count (normal approximation); with too few values it is the range.
+    The ranks are those of a binomial count (normal approximation); a side for which there are too few
+    values is infinite.
     """
     ordered = np.sort(values)
     n = ordered.size
     half = 1.96 * math.sqrt(n * q * (1 - q))
-    low, high = max(0, math.floor(n * q - half)), min(n - 1, math.ceil(n * q + half))
-    return float(ordered[low]), float(ordered[high])
+    low, high = math.floor(n * q - half), math.ceil(n * q + half)
+    return (
+        float(ordered[low]) if low >= 0 else -math.inf,
+        float(ordered[high]) if high < n else math.inf,
+    )
 
 
 def t_interval(values: Array) -> tuple[float, float, float]:

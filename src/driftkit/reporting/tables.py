@@ -52,11 +52,9 @@ def render(tables: list[Table], stream: IO[str], color: Color) -> None:
     """Print the tables; plain text of any width unless `stream` is a terminal."""
     from rich.console import Console
 
-    # elsewhere than on a terminal lines are as long as they need to be: a cut cell is a lost figure
-    width = None if stream.isatty() else 10_000
     console = Console(
         file=stream,
-        width=width,
+        width=10_000,  # lines are as long as they need to be: a cut or folded cell is a misread figure
         # what the user says is stronger than NO_COLOR and TERM, which decide under "auto"
         force_terminal={"auto": None, "always": True, "never": False}[color],
         no_color=False if color == "always" else None,
@@ -82,7 +80,7 @@ def _rich(table: Table) -> RichTable:
     out = RichTable(title=Text(table.title), title_justify="left", title_style="bold", box=box.SIMPLE_HEAD)
     for key, heading in table.columns:
         numeric = all(isinstance(row.get(key), int | float | None) for row in table.rows)
-        out.add_column(heading, justify="right" if numeric else "left", overflow="fold")
+        out.add_column(heading, justify="right" if numeric else "left", no_wrap=True)
     for row in table.rows:
         out.add_row(*(Text(shown(row.get(key))) for key, _ in table.columns))
     return out

@@ -14,9 +14,12 @@ def planned(jobs: list[Job], setup: Setup, policy: Policy) -> list[Job]:
 
 
 def ranked(jobs: list[Job], policy: Policy) -> list[Job]:
-    """By `(priority, arrival)` only: the order in which the queue empties if all wait at once."""
+    """By `(priority, arrival)` only: the order in which the queue empties if all of a phase wait at once."""
     queue = policy.queue()
+    order: list[Job] = []
     for job in jobs:
+        if job.barrier:
+            order += [queue.pop(job.arrival_s) for _ in range(len(queue))]
         job.offered_s = job.arrival_s
         queue.push(job, job.arrival_s)
-    return [queue.pop(0.0) for _ in jobs]
+    return order + [queue.pop(0.0) for _ in range(len(queue))]

@@ -66,6 +66,8 @@ def simulate(
     if setup.batching == "static":
         if setup.dispatch == "engine":
             raise UsageError("--dispatch engine: gang batches are filled by driftkit, not by the engine")
+        if setup.max_concurrency is not None:
+            raise UsageError("--max-concurrency: a gang has --batch-size requests, and one runs at a time")
         engine = Simulator(limits, step_time, by_priority=False)
         return dispatch_gangs(arrivals, engine, policy.queue(), setup.batch_size, setup.batch_wait)
     mode = setup.dispatch or ("engine" if policy.static else "client")
@@ -73,6 +75,9 @@ def simulate(
         engine = Simulator(limits, step_time, by_priority=False)
         at_most = setup.max_concurrency or limits.max_num_seqs
         return dispatch(arrivals, engine, policy.queue(), at_most)
+    if setup.max_concurrency is not None:
+        hint = "use --dispatch client"
+        raise UsageError("--max-concurrency: under --dispatch engine nothing is held back", hint=hint)
     if not policy.static:
         raise UsageError(
             f"--dispatch engine: {policy.name} must watch the queue, an engine's priorities are fixed",

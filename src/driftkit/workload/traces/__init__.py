@@ -32,7 +32,7 @@ def sniff(first_line: bytes) -> str:
 
 
 def tenant_assigner(seed: int) -> Callable[[Record], None]:
-    """A function that gives a record without a tenant one of the paper's three, each with probability 1/3.
+    """A function that gives a record without tenant and tier one of the paper's three, with probability 1/3.
 
     The draw depends on the seed and the place in the trace only; records with a tenant draw as well.
     """
@@ -40,7 +40,7 @@ def tenant_assigner(seed: int) -> Callable[[Record], None]:
 
     def assign(record: Record) -> None:
         u = stream.random()
-        if record.get("tenant") is None:
+        if record.get("tenant") is None and record.get("tier") is None:
             for field, value in DRIFTSCHED[int(u * len(DRIFTSCHED))].fields().items():
                 if record.get(field) is None:
                     record[field] = value
