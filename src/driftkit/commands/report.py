@@ -14,11 +14,15 @@ if TYPE_CHECKING:
     from driftkit.records.schema import Record
     from driftkit.reporting.tables import Color
 
+GATE_CROSSED = 4
+
 
 @click.command(
     epilog="Runs are told apart by label. Latency counts from offered_s. Requests that failed count in "
-    "throughput only. With --baseline, labels are compared on the same ids; give each label several runs "
-    "(seeds) for an interval over runs. Exit status 1 when there is no completion to report."
+    "throughput and goodput only. With --baseline, labels are compared on the same ids; give each label "
+    "several runs (seeds) for an interval over runs. A gate is TABLE.FIELD OPERATOR NUMBER [NAME=VALUE]..., "
+    "with the names of --format jsonl; a latency's name stands for its rows: --fail-if 'e2e_s.p99>30 "
+    "label=sjf'. Exit status 1 when there is no completion to report, 4 when a gate was crossed."
 )
 @click.option("--by", multiple=True, metavar="FIELD", help="Split rows by this field too; repeatable.")
 @click.option(
@@ -26,12 +30,23 @@ if TYPE_CHECKING:
 )
 @click.option("--baseline", metavar="LABEL", help="Compare every other label with this one.")
 @click.option(
+    "--table",
+    "wanted",
+    multiple=True,
+    metavar="NAME",
+    help="Only this table, by its name in --format jsonl; repeatable.",
+)
+@click.option("--trend", is_flag=True, help="Add a row per run: is it still true tonight?")
+@click.option(
+    "--fail-if", "gates", multiple=True, metavar="GATE", help="Exit with 4 if this holds; repeatable."
+)
+@click.option(
     "--format",
     "form",
-    type=click.Choice(["table", "jsonl"]),
+    type=click.Choice(["table", "markdown", "csv", "jsonl"]),
     default="table",
     show_default=True,
-    help="For people, or one summary record per row.",
+    help="For people, or for a program: one summary record per row.",
 )
 @click.option(
     "--color",
@@ -47,6 +62,9 @@ def command(
     by: tuple[str, ...],
     where: tuple[str, ...],
     baseline: str | None,
+    wanted: tuple[str, ...],
+    trend: bool,
+    gates: tuple[str, ...],
     form: str,
     color: str,
     seed: int,
@@ -55,73 +73,85 @@ def command(
 ) -> int:
     """Print latency, error and fairness tables.
 
-    Reads the completions of one or more runs. Estimates are reported uncalibrated and, after calibrate,
+    Reads the completions of one or more runs. Estimates are reported as they were made and, after calibrate,
     calibrated beside it.
     """
     import difflib
 
     from driftkit.errors import DriftkitError, UsageError
     from driftkit.records.io import Writer
+    from driftkit.reporting import csv, markdown
+    from driftkit.reporting import gates as gate
+    from driftkit.reporting import tables as table
     from driftkit.reporting.completions import Collector, as_text
-    from driftkit.reporting.errors_table import class_stability, estimate_error
-    from driftkit.reporting.fairness import fairness, tier_inversions
-    from driftkit.reporting.latency import latency, throughput
-    from driftkit.reporting.paired import paired
-    from driftkit.reporting.tables import render
+    from driftkit.reporting.report import NAMES, report
 
-    wanted = []
+    conditions = []
     for text in where:
         field, equals, value = text.partition("=")
         if not equals or not field:
             raise click.UsageError(
                 f"--where: expected FIELD=VALUE, got {text!r}", click.get_current_context()
             )
-        wanted.append((field, value))
-    # fields that nobody has met yet: what stays unmet at the end was misspelt
+        conditions.append((field, value))
+    for name in wanted:
+        if name not in NAMES:
+            near = difflib.get_close_matches(name, NAMES, n=1)
+            hint = f"did you mean {near[0]}?" if near else "known: " + ", ".join(NAMES)
+            raise UsageError(f"--table: no table named {name!r}", hint=hint)
+    limits = [gate.parse(text, NAMES) for text in gates]
+    if baseline is None and "paired" in (*wanted, *(limit.table for limit in limits)):
+        raise click.UsageError("the table paired goes with --baseline", click.get_current_context())
     by = tuple(name for name in dict.fromkeys(by) if name != "label")  # that is split by anyway
-    unmet = {*by, *(field for field, _ in wanted)}
+    # fields that nobody has met yet: what stays unmet at the end was misspelt
+    unmet = {*by, *(field for field, _ in conditions)}
     met: set[str] = set()
 
     def selected(record: Record) -> bool:
         if unmet:
             unmet.difference_update(record)
             met.update(record)
-        return all(as_text(record.get(field)) == value for field, value in wanted)
+        return all(as_text(record.get(field)) == value for field, value in conditions)
 
     outcome = Outcome("report")
-    collector = Collector(by, selected if by or wanted else None)
+    collector = Collector(by, selected if by or conditions else None)
     with reading(outcome, files, on_error, rejects) as reader:
         for _ in reader.records("completion", collector.add, lambda record: None):
             pass
         if not collector.seen:
             raise DriftkitError("no completions in the input", hint="`driftkit run` makes completions")
-    data = collector.columns()
     if unmet:
         field = min(unmet)
         near = difflib.get_close_matches(field, met, n=1)
-        hint = f"did you mean {near[0]}?" if near else None
         option = "--by" if field in by else "--where"
-        raise UsageError(f"{option}: no completion has a field {field!r}", hint=hint)
+        raise UsageError(
+            f"{option}: no completion has a field {field!r}",
+            hint=f"did you mean {near[0]}?" if near else None,
+        )
+    data = collector.columns()
     if not len(data):
         raise DriftkitError(f"--where leaves none of {collector.seen} completions")
-    tables = [latency(data, by), throughput(data, by), estimate_error(data, by), class_stability(data, by)]
-    tables += [fairness(data), tier_inversions(data)]
-    if baseline is not None:
-        tables.append(paired(data, baseline, by, seed))
-    for table in tables:
-        own = [key for key, _ in table.columns]
-        if len(set(own)) < len(own):
-            twice = next(key for key in own if own.count(key) > 1)
-            raise UsageError(f"--by: {twice} is a column of the table {table.title!r}")
-    tables = [table for table in tables if table.rows or table.notes]
+
+    optional = {"trend": trend, "queue_course": form == "jsonl"}
+    names = set(wanted) or {name for name in NAMES if optional.get(name, True)}
+    made = report(data, by, baseline, seed, names | {limit.table for limit in limits})
+    lines = [line for limit in limits for line in gate.crossed(limit, made[limit.table])]
+    shown = [made[name] for name in made if name in names and (made[name].rows or made[name].notes)]
     if form == "jsonl":
         writer = Writer(stdout())
-        for table in tables:
-            for row in table.records():
+        for one in shown:
+            for row in one.records():
                 writer.write(row)
     else:
         stdout().flush()
-        if color == "auto" and os.environ.get("NO_COLOR"):
-            color = "never"
-        render(tables, sys.stdout, cast("Color", color))
-    return outcome.status
+        if form == "csv":
+            csv.render([one for one in shown if one.rows], sys.stdout)
+        elif form == "markdown":
+            markdown.render(shown, sys.stdout)
+        else:
+            if color == "auto" and os.environ.get("NO_COLOR"):
+                color = "never"
+            table.render(shown, sys.stdout, cast("Color", color))
+    for line in lines:
+        outcome.warn(line)
+    return GATE_CROSSED if lines else outcome.status

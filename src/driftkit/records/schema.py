@@ -92,6 +92,8 @@ _FIELDS = (
     Field("tier", "string", "gen", "the service class of the tenant"),
     Field("tier_level", "integer", "gen", "rank of the tier, lower is served first", -MOST, MOST),
     _ratio("weight", "gen", "share of the tier under weighted policies"),
+    _seconds("slo_ttft_s", "gen", "objective: first token within this time of the scheduled arrival"),
+    _seconds("slo_e2e_s", "gen", "objective: finished within this time of the scheduled arrival"),
     Field("category", "string", "gen", "the kind of job that the sender declares"),
     Field("phase", "string", "gen", "the part of the experiment it belongs to"),
     Field("barrier", "boolean", "gen", "true: held until everything before it has finished"),
@@ -120,6 +122,8 @@ _FIELDS = (
     _ratio("est_input_ratio", "estimate", "factor for long prompts"),
     Field("est_model", "string", "estimate", "which estimator"),
     Field("est_tokenizer", "string", "estimate", "how the prompt was counted; given: as the record had it"),
+    _tokens("est_output_tokens_p10", "estimate", "a length that one output in ten stays under"),
+    _tokens("est_output_tokens_p90", "estimate", "a length that nine outputs in ten stay under"),
     Field("policy", "string", "schedule", "the policy with its knobs, as name:knob=value"),
     Field(
         "priority",
@@ -136,6 +140,7 @@ _FIELDS = (
     Field("label", "string", "run", "the run's name for people; by default the policy"),
     Field("engine", "string", "run", "what executed it"),
     Field("served_model", "string", "run", "the model that the engine served"),
+    Field("run_started_at", "string", "run", "wall-clock start of a real run, RFC 3339"),
     Field("status", "string", "run", "how it ended", choices=STATUSES),
     Field("error", "string", "run", "why it failed"),
     Field("finish_reason", "string", "run", "stop, or length when cut at max_tokens or the model's limit"),
@@ -154,6 +159,7 @@ _FIELDS = (
     Field("batch_id", "integer", "run", "the gang batch, from 0", minimum=0, maximum=MOST),
     Field("batch_requests", "integer", "run", "requests in that batch", minimum=1, maximum=MOST),
     Field("preemptions", "integer", "run", "how often it lost its KV blocks", minimum=0, maximum=MOST),
+    Field("energy_j", "number", "run", "its share of the GPU's energy", minimum=0, maximum=MOST),
     _tokens("cal_output_tokens", "calibrate", "the estimate with what was known at its arrival"),
     _ratio("cal_bias_ratio", "calibrate", "the calibration factor known at its arrival"),
 )

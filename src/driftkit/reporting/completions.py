@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import orjson
@@ -16,6 +17,7 @@ from driftkit.reporting.stats import Array
 NUMBERS = (
     "arrival_s",
     "offered_s",
+    "started_s",
     "finished_s",
     "queue_wait_s",
     "inference_s",
@@ -28,10 +30,18 @@ NUMBERS = (
     "actual_output_words",
     "est_output_tokens",
     "cal_output_tokens",
+    "est_output_tokens_p10",
+    "est_output_tokens_p90",
     "preemptions",
     "tier_level",
+    "slo_ttft_s",
+    "slo_e2e_s",
+    "energy_j",
 )
-TEXTS = ("run_id", "label", "tenant", "tier", "status", "finish_reason", "est_tokenizer")
+TEXTS = (
+    *("run_id", "run_started_at", "label", "tenant", "tier"),
+    *("status", "finish_reason", "est_tokenizer"),
+)
 MISSING = {"status": "ok", "label": "run"}  # else "-"
 
 check_completion = checker(
@@ -76,6 +86,9 @@ class Columns:
         column = self.texts[name]
         return column.values[int(column.codes[self.rows[row]])]
 
+    def codes(self, name: str) -> NDArray[np.int32]:
+        return self.texts[name].codes[self.rows]
+
     def equal(self, name: str, value: str) -> Mask:
         column = self.texts[name]
         code = column.values.index(value) if value in column.values else -1
@@ -92,6 +105,17 @@ class Columns:
         first = np.min(starts, initial=np.inf, where=~np.isnan(starts))
         last = np.max(ends, initial=-np.inf, where=~np.isnan(ends))
         return float(last - first) if last >= first else None
+
+    @property
+    def origin_s(self) -> float | None:
+        """The first arrival; None when nobody knows."""
+        known = self["offered_s"][~np.isnan(self["offered_s"])]
+        return float(known.min()) if known.size else None
+
+    @property
+    def end_s(self) -> float | None:
+        """The last end."""
+        return float(self["finished_s"].max()) if len(self) else None
 
     @property
     def ids(self) -> list[str]:
@@ -178,7 +202,7 @@ class Collector:
 
     def _pack(self) -> None:
         columns = list(zip(*self._rows, strict=True)) or [()] * (len(NUMBERS) + len(self._texts))
-        numbers = [np.array(column, dtype=np.float64) for column in columns[: len(NUMBERS)]]
+        numbers = [_floats(column) for column in columns[: len(NUMBERS)]]
         texts = []
         for name, codes, column in zip(self._texts, self._codes, columns[len(NUMBERS) :], strict=True):
             missing = MISSING.get(name, "-")
@@ -186,6 +210,12 @@ class Collector:
             texts.append(np.array([codes.setdefault(v, len(codes)) for v in shown], dtype=np.int32))
         self._chunks.append((numbers, texts))
         self._rows = []
+
+
+def _floats(column: Sequence[Any]) -> Array:
+    if column.count(None) == len(column):  # a field that nobody has
+        return np.full(len(column), np.nan)
+    return np.array(column, dtype=np.float64)
 
 
 def _fill(column: Array, other: Array) -> None:

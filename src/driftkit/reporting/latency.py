@@ -75,6 +75,11 @@ def _offered_rps(runs: list[Columns]) -> float | None:
     return sum(len(run) - 1 for run in runs) / seconds if seconds else None
 
 
+def span_s(part: Columns) -> float | None:
+    """Seconds from first arrival to last end, over all runs of the selection together."""
+    return _span([run for _, run in part.split("run_id")], "offered_s", "finished_s")
+
+
 def _span(runs: list[Columns], start: str, end: str) -> float | None:
     """Seconds of all runs together; None when one of them does not say."""
     seconds = [run.span(start, end) for run in runs]

@@ -28,6 +28,10 @@ class Table:
     rows: list[dict[str, Any]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
+    def numeric(self, key: str) -> bool:
+        """Whether the column holds nothing but numbers."""
+        return all(isinstance(row.get(key), int | float | None) for row in self.rows)
+
     def records(self) -> Iterator[Record]:
         """One `summary` record per row."""
         for row in self.rows:
@@ -79,8 +83,7 @@ def _rich(table: Table) -> RichTable:
 
     out = RichTable(title=Text(table.title), title_justify="left", title_style="bold", box=box.SIMPLE_HEAD)
     for key, heading in table.columns:
-        numeric = all(isinstance(row.get(key), int | float | None) for row in table.rows)
-        out.add_column(heading, justify="right" if numeric else "left", no_wrap=True)
+        out.add_column(heading, justify="right" if table.numeric(key) else "left", no_wrap=True)
     for row in table.rows:
         out.add_row(*(Text(shown(row.get(key))) for key, _ in table.columns))
     return out

@@ -1,0 +1,34 @@
+"""Tables as GitHub-flavoured Markdown, for issues and wikis."""
+
+from __future__ import annotations
+
+from typing import IO
+
+from driftkit.reporting.tables import Table, shown
+
+
+def render(tables: list[Table], stream: IO[str]) -> None:
+    """A heading, the table, its notes as a list."""
+    parts = []
+    for table in tables:
+        lines = [f"## {table.title}", ""]
+        if table.rows:
+            lines.append("| " + " | ".join(escaped(heading) for _, heading in table.columns) + " |")
+            lines.append(
+                "|" + "|".join("---:" if table.numeric(key) else "---" for key, _ in table.columns) + "|"
+            )
+            lines += [
+                "| " + " | ".join(escaped(shown(row.get(key))) for key, _ in table.columns) + " |"
+                for row in table.rows
+            ]
+            lines.append("")
+        lines += [f"- {escaped(note)}" for note in table.notes]
+        parts.append("\n".join(lines).rstrip())
+    stream.write("\n\n".join(parts) + "\n")
+
+
+def escaped(text: str) -> str:
+    """Text that stays in its cell and is no markup."""
+    for character in "\\|`<>*[":
+        text = text.replace(character, "\\" + character)
+    return " ".join(text.split())

@@ -1,0 +1,61 @@
+"""The report: its tables in their order, each made only when it is wanted."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Sequence
+
+from driftkit.errors import UsageError
+from driftkit.reporting.completions import Columns
+from driftkit.reporting.coverage import coverage
+from driftkit.reporting.energy import energy
+from driftkit.reporting.errors_table import class_stability, estimate_error
+from driftkit.reporting.fairness import fairness, tier_inversions
+from driftkit.reporting.goodput import goodput
+from driftkit.reporting.latency import latency, throughput
+from driftkit.reporting.paired import paired
+from driftkit.reporting.queue_depth import queue_course, queue_depth
+from driftkit.reporting.tables import Table
+from driftkit.reporting.trend import trend
+
+BY_GROUP: dict[str, Callable[[Columns, Sequence[str]], Table]] = {
+    "latency": latency,
+    "throughput": throughput,
+    "goodput": goodput,
+    "error": estimate_error,
+    "coverage": coverage,
+    "classes": class_stability,
+    "queue": queue_depth,
+    "queue_course": queue_course,
+    "energy": energy,
+}
+WHOLE: dict[str, Callable[[Columns], Table]] = {
+    "fairness": fairness,
+    "tiers": tier_inversions,
+    "trend": trend,
+}
+NAMES = (*BY_GROUP, *WHOLE, "paired")
+
+
+def report(
+    data: Columns, by: Sequence[str], baseline: str | None, seed: int, names: Collection[str]
+) -> dict[str, Table]:
+    """The tables called `names`, in the report's order; `paired` needs a `baseline`.
+
+    UsageError for a field of `by` that a table has as a column of its own.
+    """
+    tables: dict[str, Table] = {}
+    for name in NAMES:
+        if name not in names:
+            continue
+        if name in BY_GROUP:
+            tables[name] = BY_GROUP[name](data, by)
+        elif name in WHOLE:
+            tables[name] = WHOLE[name](data)
+        elif baseline is not None:
+            tables[name] = paired(data, baseline, by, seed)
+    for table in tables.values():
+        own = [key for key, _ in table.columns]
+        for name in by:
+            if own.count(name) > 1:
+                raise UsageError(f"--by: {name} is a column of the table {table.title!r}")
+    return tables
