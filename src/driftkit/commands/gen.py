@@ -24,17 +24,18 @@ if TYPE_CHECKING:
     "regime) and chat (fitted to Qwen1.5-1.8B-Chat). A trace without tenants gets the preset's three, drawn "
     "uniformly under --seed, one per session."
     "\n\nA log of your own becomes a workload with --map, for instance --map arrival_s=ts_ms/1000 --map "
-    "prompt_tokens=usage.prompt_tokens --map trace_output_tokens=usage.completion_tokens. Instants are numbers "
-    "or ISO 8601 timestamps, and count from the first row. Where the log says when a request ended (finished_s, "
-    "or e2e_s for how long it took), its rows become completions, for estimate, calibrate --sort and report: "
+    "prompt_tokens=usage.prompt_tokens --map trace_output_tokens=usage.completion_tokens. Instants are "
+    "numbers or ISO 8601 timestamps, and count from the first row. Where the log says when a request ended "
+    "(finished_s, or e2e_s for how long it took), its rows become completions, for estimate, calibrate --sort "
+    "and report: "
     "started_s or queue_wait_s, first_token_s or ttft_s, actual_output_tokens, status (a name or an HTTP "
     "status), error, tenant and the rest of driftkit's fields may be mapped too; what follows from them is "
     "computed. Values under driftkit's own names need no --map."
-    "\n\nA row that arrives before the first one is an error unless --sort is given; otherwise the trace's order "
-    "stays, and `run` orders by arrival. A part whose rate is over twice the whole trace's, or under half, is "
-    "said: for that the trace is read to its end. sharegpt, openai-batch and vllm-bench are read whole; the "
-    "first two have no arrivals, so that all arrive at 0. servegen (a folder, or a tar) draws from its clients' "
-    "rates and histograms."
+    "\n\nA row that arrives before the first one is an error unless --sort is given; otherwise the trace's "
+    "order stays, and `run` orders by arrival. A part whose rate is over twice the whole trace's, or under "
+    "half, is said: for that the trace is read to its end. sharegpt and vllm-bench are read whole; sharegpt "
+    "and openai-batch have no arrivals, so that all arrive at 0. servegen (a folder, or a tar) draws from its "
+    "clients' rates and histograms."
 )
 @click.option("--preset", type=click.Choice(["driftsched"]), help="Make this workload.")
 @click.option("--requests", type=click.IntRange(1), help="Requests of the preset in all.  [default: 3000]")
@@ -61,8 +62,8 @@ if TYPE_CHECKING:
     "maps",
     metavar="FIELD=THEIRS",
     multiple=True,
-    help="With csv and jsonl: which column, or JSON key with dots, is which of driftkit's fields; THEIRS/1000 "
-    "divides, as milliseconds need. Repeatable.",
+    help="With csv and jsonl: which column, or JSON key with dots, is which of driftkit's fields; "
+    "THEIRS/1000 divides, as milliseconds need. Repeatable.",
 )
 @click.option("--window", metavar="START:END", help="Only what arrives then, in seconds of the trace.")
 @click.option("--limit", type=click.IntRange(1), metavar="N", help="Only the first N requests of that.")
@@ -159,7 +160,9 @@ def _only_with(option: str, outcome: Outcome, **given: object) -> None:
         if value not in (None, ()):
             flag = "--map" if name == "maps" else "--" + name.replace("_", "-")
             other = "--preset" if option == "--trace" else "--trace"
-            raise click.UsageError(f"{flag} goes with {option}, not with {other}", click.get_current_context())
+            raise click.UsageError(
+                f"{flag} goes with {option}, not with {other}", click.get_current_context()
+            )
 
 
 def _trace(

@@ -31,7 +31,9 @@ class Mooncake:
         tokens = record.get("prompt_tokens") or max(1, self._count(_text(record)))
         output = record.get("trace_output_tokens") or record.get("max_tokens")
         if output is None:
-            raise FieldError("trace_output_tokens", "expected an integer >= 1, got nothing", hint="or max_tokens")
+            raise FieldError(
+                "trace_output_tokens", "expected an integer >= 1, got nothing", hint="or max_tokens"
+            )
         row: Record = {
             "timestamp": round(record["arrival_s"] * 1000),
             "input_length": tokens,

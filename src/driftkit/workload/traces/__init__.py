@@ -84,10 +84,11 @@ class Trace:
 
     @property
     def label(self) -> str:
-        """The name of a run that was recorded: as the user says, or the file's without its endings."""
+        """The name of a run that was recorded: as the user says, or the file's without its ending."""
         if self.options.label:
             return self.options.label
-        return PurePath(self.source).name.split(".")[0] if "<" not in self.source else self.name
+        path = PurePath(self.source.removesuffix(".gz"))
+        return self.name if self.source == "<stdin>" else path.stem
 
 
 def tenant_assigner(seed: int) -> Callable[[Record], None]:

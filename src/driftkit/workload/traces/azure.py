@@ -1,4 +1,4 @@
-"""The Azure LLM inference traces (2023, 2024): `TIMESTAMP,ContextTokens,GeneratedTokens`, no tenants, no text.
+"""The Azure LLM inference traces (2023, 2024): `TIMESTAMP,ContextTokens,GeneratedTokens`, without text.
 
 https://github.com/Azure/AzurePublicDataset, CC-BY-4.0. Timestamps have up to seven fractional digits; those
 of 2023 have no zone, those of 2024 end in +00:00.

@@ -32,7 +32,7 @@ def number(name: str, value: Any) -> float:
 
 
 def instant(name: str, value: Any, divisor: float = 1.0) -> float:
-    """Seconds on the trace's own clock: a number over `divisor`, or an ISO 8601 timestamp (UTC if no zone)."""
+    """Seconds on the trace's own clock: a number over `divisor`, or ISO 8601 (UTC if no zone)."""
     if type(value) is str and not _looks_numeric(value):
         try:
             when = datetime.fromisoformat(value)

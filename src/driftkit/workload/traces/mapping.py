@@ -77,7 +77,9 @@ class Mapping:
         self._own = [Item(name, name) for name in _OURS if name not in fields]
         self._start: float | None = None
         self._run_id = ""
-        self._checks = {item.field: checker((), (item.field,)) for item in (*items, *self._own) if item.field in FIELDS}
+        self._checks = {
+            item.field: checker((), (item.field,)) for item in (*items, *self._own) if item.field in FIELDS
+        }
 
     def missing(self, columns: list[str]) -> list[str]:
         """Those mapped columns that are not there."""

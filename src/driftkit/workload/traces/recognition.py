@@ -42,7 +42,7 @@ def recognise(first_line: bytes, *, mapped: bool) -> str:
     if set(BURSTGPT).issubset(cell.decode("utf-8", "replace") for cell in cells):
         return "burstgpt"
     if len(cells) > 1:
-        hint = "name it with --trace-format, or say with --map which column is what, as in --map arrival_s=COLUMN"
+        hint = "name it with --trace-format, or say what is what, as in --map arrival_s=COLUMN"
     else:
         hint = "name it with --trace-format"
     raise DriftkitError("the trace's format is not recognised by its first line", hint=hint)

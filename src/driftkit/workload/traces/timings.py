@@ -67,7 +67,10 @@ def status(value: Any, error: Any) -> str:
 
 
 def _check_order(done: Record) -> None:
-    before, name_before = done["offered_s"], "offered_s" if done["offered_s"] != done["arrival_s"] else "arrival_s"
+    before, name_before = (
+        done["offered_s"],
+        "offered_s" if done["offered_s"] != done["arrival_s"] else "arrival_s",
+    )
     for name in LATENCIES:
         if name in done:
             if done[name] < before:

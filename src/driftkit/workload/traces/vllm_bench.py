@@ -72,7 +72,9 @@ class VllmBench(Trace):
             try:
                 results.append(parse_json(line))
             except DriftkitError as error:
-                raise DriftkitError(f"{self.source}: result {place}: {error.message}", hint=error.hint) from None
+                raise DriftkitError(
+                    f"{self.source}: result {place}: {error.message}", hint=error.hint
+                ) from None
         return results
 
     def _columns(self, result: Record) -> dict[str, list[Any]]:
