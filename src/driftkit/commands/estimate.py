@@ -103,7 +103,10 @@ def command(
     def other(record: Record) -> Record:
         """A recorded completion without an estimate gets the one that it would have had."""
         recorded = record.get("kind") == "completion" and record.get("est_output_tokens") is None
-        return estimate(record) if recorded else record
+        if not recorded:
+            return record
+        reader.taken += 1
+        return estimate(record)
 
     with reading(outcome, files, on_error, rejects) as reader:
         for record in reader.records("request", estimate, other):

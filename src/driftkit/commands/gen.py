@@ -26,16 +26,15 @@ if TYPE_CHECKING:
     "\n\nA log of your own becomes a workload with --map, for instance --map arrival_s=ts_ms/1000 --map "
     "prompt_tokens=usage.prompt_tokens --map trace_output_tokens=usage.completion_tokens. Instants are "
     "numbers or ISO 8601 timestamps, and count from the first row. Where the log says when a request ended "
-    "(finished_s, or e2e_s for how long it took), its rows become completions, for estimate, calibrate --sort "
-    "and report: "
-    "started_s or queue_wait_s, first_token_s or ttft_s, actual_output_tokens, status (a name or an HTTP "
-    "status), error, tenant and the rest of driftkit's fields may be mapped too; what follows from them is "
-    "computed. Values under driftkit's own names need no --map."
+    "(finished_s, or e2e_s for how long it took), its rows become completions, for estimate, calibrate "
+    "--sort and report: started_s or queue_wait_s, first_token_s or ttft_s, actual_output_tokens, status "
+    "(a name or an HTTP status), error, tenant and the rest of driftkit's fields may be mapped too; what "
+    "follows from them is computed. Values under driftkit's own names need no --map."
     "\n\nA row that arrives before the first one is an error unless --sort is given; otherwise the trace's "
     "order stays, and `run` orders by arrival. A part whose rate is over twice the whole trace's, or under "
     "half, is said: for that the trace is read to its end. sharegpt and vllm-bench are read whole; sharegpt "
-    "and openai-batch have no arrivals, so that all arrive at 0. servegen (a folder, or a tar) draws from its "
-    "clients' rates and histograms."
+    "and openai-batch have no arrivals, so that all arrive at 0. servegen (a folder, or a tar) draws from "
+    "its clients' rates and histograms."
 )
 @click.option("--preset", type=click.Choice(["driftsched"]), help="Make this workload.")
 @click.option("--requests", type=click.IntRange(1), help="Requests of the preset in all.  [default: 3000]")

@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import PurePath
 from typing import ClassVar
 
@@ -82,7 +83,7 @@ class Trace:
                 raise FieldError("arrival_s", problem, hint="--sort reads the whole trace and orders it")
         return found
 
-    @property
+    @cached_property
     def label(self) -> str:
         """The name of a run that was recorded: as the user says, or the file's without its ending."""
         if self.options.label:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import csv
 from typing import ClassVar
 
-from driftkit.errors import LineError, UsageError
+from driftkit.errors import LineError
 from driftkit.records.schema import Record
 from driftkit.workload.traces import Options, Trace
 from driftkit.workload.traces.mapping import Mapping
@@ -42,10 +42,7 @@ class Csv(Trace):
     def _read_header(self, line: bytes) -> None:
         self._separator = max(",", ";", "\t", key=lambda separator: line.count(separator.encode()))
         self._header = [cell.strip() for cell in self._cells(line)]
-        missing = self._mapping.missing(self._header)
-        if missing:
-            hint = "the header has " + ", ".join(self._header)
-            raise UsageError(f"--map: no column named {', '.join(missing)}", hint=hint)
+        self._mapping.check_columns(self._header)
 
     def _cells(self, line: bytes) -> list[str]:
         try:

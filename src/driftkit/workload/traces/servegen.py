@@ -1,8 +1,8 @@
 """ServeGen's clients: per client the rate of every ten minutes, and the lengths of every six hours.
 
 https://github.com/alibaba/ServeGen (Apache-2.0), `data/*/*/chunk-N-trace.csv` (start of the window in s,
-requests/s, CV of the gaps, Gamma|Weibull, shape, scale) and `chunk-N-dataset.json` (start -> histograms of input and
-output tokens as text). A folder, or a tar of one. One client is one tenant.
+requests/s, CV of the gaps, Gamma|Weibull, shape, scale) and `chunk-N-dataset.json` (start -> histograms of
+input and output tokens as text). A folder, or a tar of one. One client is one tenant.
 
 Within a window the gaps are independent draws of the window's distribution, whose scale is set so that they
 last 1/rate on average; the first one is what is left of a gap that began before the window (its equilibrium
@@ -74,8 +74,8 @@ class Gaps(NamedTuple):
     def _gaps(self, u: Array) -> Array:
         """Quantiles of the gap with mean 1/rate."""
         if self.pattern == "gamma":
-            return np.asarray(gammaincinv(self.shape, u)) / (self.shape * self.rate_rps)
-        return np.asarray((-np.log1p(-u)) ** (1 / self.shape)) * self._weibull_scale
+            return np.asarray(gammaincinv(self.shape, u) / (self.shape * self.rate_rps), dtype=np.float64)
+        return np.asarray((-np.log1p(-u)) ** (1 / self.shape) * self._weibull_scale)
 
     def _first(self, length_u: float, place_u: float) -> float:
         """What is left of the gap that holds the window's start: a length-biased gap, cut at random.

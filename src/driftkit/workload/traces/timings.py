@@ -29,14 +29,14 @@ def completion(record: Record, run_id: str, label: str) -> Record:
     done["status"] = status(done.get("status"), done.get("error"))
     if done["status"] != "ok" and "finished_s" not in done and "e2e_s" not in done:
         done["finished_s"] = offered
+    _check_order(done)
     for instant, latency in LATENCIES.items():
         if instant in done:
-            done.setdefault(latency, round(done[instant] - offered, _NANOSECONDS))
+            done.setdefault(latency, max(0.0, round(done[instant] - offered, _NANOSECONDS)))
         elif latency in done:
             done[instant] = round(offered + done[latency], _NANOSECONDS)
     if "finished_s" not in done:
         raise FieldError("finished_s", "expected when it ended, or e2e_s, got neither")
-    _check_order(done)
     if "started_s" in done:
         done.setdefault("inference_s", round(done["finished_s"] - done["started_s"], _NANOSECONDS))
     produced = done.get("actual_output_tokens") or done.get("trace_output_tokens") or 0
@@ -67,16 +67,16 @@ def status(value: Any, error: Any) -> str:
 
 
 def _check_order(done: Record) -> None:
-    before, name_before = (
-        done["offered_s"],
-        "offered_s" if done["offered_s"] != done["arrival_s"] else "arrival_s",
-    )
-    for name in LATENCIES:
-        if name in done:
-            if done[name] < before:
-                problem = f"{done[name]:g} s is before {name_before}, {before:g} s"
+    """Raise FieldError for the first instant that was recorded before the one it must follow."""
+    before, name_before = done["offered_s"], "its arrival"
+    for instant, latency in LATENCIES.items():
+        name = instant if instant in done else latency
+        at = done["offered_s"] + done[latency] if name == latency and latency in done else done.get(instant)
+        if at is not None:
+            if at < before - 1e-9:  # what rounding may have done
+                problem = f"{at:g} s is before {name_before}, {before:g} s"
                 raise FieldError(name, problem, hint="both must be on one clock, and in one unit")
-            before, name_before = done[name], name
+            before, name_before = at, name
 
 
 def as_request(record: Record) -> Record:

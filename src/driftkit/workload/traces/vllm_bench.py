@@ -111,10 +111,10 @@ class VllmBench(Trace):
             return [completion(record, run["run_id"], run["label"])]
         record["actual_output_tokens"] = tokens("output_lens", row["output_lens"], minimum=0)
         gaps = row["itls"]
-        if type(gaps) is not list:
+        if type(gaps) is not list or not {type(gap) for gap in gaps} <= {float, int}:
             raise FieldError("itls", f"expected an array of seconds, got {shown(gaps)}")
         ttft = number("ttfts", row["ttfts"])
-        e2e = ttft + sum(number("itls", gap) for gap in gaps)
+        e2e = ttft + sum(gaps)
         if ttft < 0 or e2e < ttft:
             raise FieldError("ttfts", f"expected seconds >= 0, got {shown(row['ttfts'])}")
         if ttft:
