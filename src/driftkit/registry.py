@@ -29,7 +29,18 @@ TABLES: dict[str, dict[str, str]] = {
     },
     "traces": {
         "azure": "driftkit.workload.traces.azure:Azure",
+        "burstgpt": "driftkit.workload.traces.burstgpt:BurstGpt",
+        "mooncake": "driftkit.workload.traces.mooncake:Mooncake",
+        "servegen": "driftkit.workload.traces.servegen:ServeGen",
+        "sharegpt": "driftkit.workload.traces.sharegpt:ShareGpt",
+        "openai-batch": "driftkit.workload.traces.openai_batch:OpenAiBatch",
+        "vllm-bench": "driftkit.workload.traces.vllm_bench:VllmBench",
+        "csv": "driftkit.workload.traces.csv:Csv",
         "jsonl": "driftkit.workload.traces.jsonl:Jsonl",
+    },
+    "exports": {
+        "mooncake": "driftkit.workload.exports.mooncake:Mooncake",
+        "openai-batch": "driftkit.workload.exports.openai_batch:OpenAiBatch",
     },
     "calibrators": {
         "ratio": "driftkit.calibration.ratio:Ratio",
@@ -41,6 +52,7 @@ _NOUNS = {
     "policies": "policy",
     "estimators": "estimator",
     "traces": "trace format",
+    "exports": "export format",
     "calibrators": "calibration method",
 }
 

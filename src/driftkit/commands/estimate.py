@@ -100,7 +100,15 @@ def command(
         annotate(record, estimator, correction(record))
         return record
 
+    def other(record: Record) -> Record:
+        """A recorded completion without an estimate gets the one that it would have had."""
+        recorded = record.get("kind") == "completion" and record.get("est_output_tokens") is None
+        if not recorded:
+            return record
+        reader.taken += 1
+        return estimate(record)
+
     with reading(outcome, files, on_error, rejects) as reader:
-        for record in reader.records("request", estimate, lambda record: record):
+        for record in reader.records("request", estimate, other):
             writer.write(record)
     return outcome.status

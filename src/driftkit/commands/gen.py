@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import os
+from collections.abc import Iterator
 from itertools import chain
 from typing import TYPE_CHECKING
 
@@ -12,14 +13,28 @@ from driftkit.commands.stdio import Outcome, error_options, output_options, seed
 from driftkit.registry import names
 
 if TYPE_CHECKING:
+    from driftkit.records.io import Reader
     from driftkit.records.schema import Record
+    from driftkit.workload.traces import Options
 
 
 @click.command(
     epilog="The driftsched preset is the paper's workload: a third of the requests in a learning phase, then "
     "a barrier, then the stress phase. Length models: near-cap (outputs end near max_tokens, the paper's "
     "regime) and chat (fitted to Qwen1.5-1.8B-Chat). A trace without tenants gets the preset's three, drawn "
-    "uniformly under --seed."
+    "uniformly under --seed, one per session."
+    "\n\nA log of your own becomes a workload with --map, for instance --map arrival_s=ts_ms/1000 --map "
+    "prompt_tokens=usage.prompt_tokens --map trace_output_tokens=usage.completion_tokens. Instants are "
+    "numbers or ISO 8601 timestamps, and count from the first row. Where the log says when a request ended "
+    "(finished_s, or e2e_s for how long it took), its rows become completions, for estimate, calibrate "
+    "--sort and report: started_s or queue_wait_s, first_token_s or ttft_s, actual_output_tokens, status "
+    "(a name or an HTTP status), error, tenant and the rest of driftkit's fields may be mapped too; what "
+    "follows from them is computed. Values under driftkit's own names need no --map."
+    "\n\nA row that arrives before the first one is an error unless --sort is given; otherwise the trace's "
+    "order stays, and `run` orders by arrival. A part whose rate is over twice the whole trace's, or under "
+    "half, is said: for that the trace is read to its end. sharegpt and vllm-bench are read whole; sharegpt "
+    "and openai-batch have no arrivals, so that all arrive at 0. servegen (a folder, or a tar) draws from "
+    "its clients' rates and histograms."
 )
 @click.option("--preset", type=click.Choice(["driftsched"]), help="Make this workload.")
 @click.option("--requests", type=click.IntRange(1), help="Requests of the preset in all.  [default: 3000]")
@@ -39,7 +54,45 @@ if TYPE_CHECKING:
     default="auto",
     show_default=True,
     metavar="NAME",
-    help="Format of the trace: " + ", ".join(names("traces")) + "; auto looks at its first line.",
+    help="Format of the trace: " + ", ".join(names("traces")) + "; auto looks at its first bytes.",
+)
+@click.option(
+    "--map",
+    "maps",
+    metavar="FIELD=THEIRS",
+    multiple=True,
+    help="With csv and jsonl: which column, or JSON key with dots, is which of driftkit's fields; "
+    "THEIRS/1000 divides, as milliseconds need. Repeatable.",
+)
+@click.option("--window", metavar="START:END", help="Only what arrives then, in seconds of the trace.")
+@click.option("--limit", type=click.IntRange(1), metavar="N", help="Only the first N requests of that.")
+@click.option(
+    "--rate-scale",
+    type=click.FloatRange(1e-6, 1e6),
+    metavar="X",
+    help="Divide the arrivals by X: 2 sends the same requests twice as fast.  [default: 1]",
+)
+@click.option("--sort", is_flag=True, help="Read the whole trace and order it by arrival.")
+@click.option(
+    "--as",
+    "kind",
+    type=click.Choice(["recorded", "requests"]),
+    help="A trace with timings gives completions; requests leaves the timings out, to run them again.  "
+    "[default: recorded]",
+)
+@click.option("--label", metavar="NAME", help="Name of the recorded run.  [default: the file's]")
+@click.option(
+    "--tokenizer",
+    default="builtin",
+    show_default=True,
+    metavar="NAME|FILE",
+    help="What counts text whose length is needed: a sharegpt answer, a prompt under --to mooncake.",
+)
+@click.option(
+    "--to",
+    "export",
+    metavar="NAME",
+    help="Write what other load generators replay: " + ", ".join(names("exports")) + ".",
 )
 @seed_option
 @error_options
@@ -51,6 +104,15 @@ def command(
     length_scale: float | None,
     trace: str | None,
     trace_format: str,
+    maps: tuple[str, ...],
+    window: str | None,
+    limit: int | None,
+    rate_scale: float | None,
+    sort: bool,
+    kind: str | None,
+    label: str | None,
+    tokenizer: str,
+    export: str | None,
     seed: int,
     on_error: str,
     rejects: str | None,
@@ -65,53 +127,132 @@ def command(
 
     if (preset is None) == (trace is None):
         raise click.UsageError("give either --preset NAME or --trace FILE", click.get_current_context())
+    outcome = Outcome("gen")
     writer = Writer(stdout(), unbuffered=unbuffered)
     if trace is None:
         from driftkit.workload import driftsched
         from driftkit.workload.lengths import named
 
+        _only_with("--trace", outcome, maps=maps, window=window, limit=limit, label=label)
+        _only_with("--trace", outcome, rate_scale=rate_scale, sort=sort or None, **{"as": kind})
         model = named(lengths or "near-cap").scaled(length_scale or 1.0)
-        for record in driftsched.requests(requests or driftsched.REQUESTS, model, seed):
-            writer.write(record)
-        return 0
-    for option, value in (("--requests", requests), ("--lengths", lengths), ("--length-scale", length_scale)):
-        if value is not None:
-            raise click.UsageError(
-                f"{option} goes with --preset, not with --trace", click.get_current_context()
-            )
-    outcome = Outcome("gen")
-    for record in _trace(outcome, trace, trace_format, seed, on_error, rejects):
+        records = driftsched.requests(requests or driftsched.REQUESTS, model, seed)
+    else:
+        from driftkit.workload.traces import Options
+        from driftkit.workload.traces.slicing import parse_window
+
+        _only_with("--preset", outcome, requests=requests, lengths=lengths, length_scale=length_scale)
+        options = Options(seed, parse_window(window) if window else None, maps, tokenizer, label)
+        records = _trace(
+            outcome, trace, trace_format, options, limit, rate_scale or 1.0, sort, kind, on_error, rejects
+        )
+    if export is not None:
+        records = _exported(outcome, records, export, tokenizer)
+    for record in records:
         writer.write(record)
     return outcome.status
 
 
+def _only_with(option: str, outcome: Outcome, **given: object) -> None:
+    """UsageError for the first option that was given though it belongs with `option`."""
+    for name, value in given.items():
+        if value not in (None, ()):
+            flag = "--map" if name == "maps" else "--" + name.replace("_", "-")
+            other = "--preset" if option == "--trace" else "--trace"
+            raise click.UsageError(
+                f"{flag} goes with {option}, not with {other}", click.get_current_context()
+            )
+
+
 def _trace(
-    outcome: Outcome, path: str, trace_format: str, seed: int, on_error: str, rejects: str | None
+    outcome: Outcome,
+    path: str,
+    trace_format: str,
+    options: Options,
+    limit: int | None,
+    rate_scale: float,
+    sort: bool,
+    kind: str | None,
+    on_error: str,
+    rejects: str | None,
 ) -> Iterator[Record]:
     from driftkit.commands.stdio import reading
+    from driftkit.errors import UsageError
+    from driftkit.registry import load
+    from driftkit.workload.traces import Trace, tenant_assigner
+    from driftkit.workload.traces.recognition import is_servegen_folder
+    from driftkit.workload.traces.slicing import Slice, in_order
+    from driftkit.workload.traces.timings import as_request
+
+    assign = tenant_assigner(options.seed)
+    folder = is_servegen_folder(path)
+    # a folder's files are opened one by one, by its format
+    with reading(outcome, [os.devnull if folder else path], on_error, rejects) as reader:
+        if folder:
+            reader.sources = [(path, ())]
+            trace_format = "servegen" if trace_format == "auto" else trace_format
+        elif trace_format == "auto":
+            found = _recognised(reader, mapped=bool(options.maps))
+            if found is None:
+                return
+            trace_format = found
+        if options.maps and trace_format not in ("csv", "jsonl"):
+            raise UsageError(f"--map goes with csv and jsonl, not with {trace_format}")
+        trace: Trace = load("traces", trace_format)(options)
+        records = trace.records(reader, any_order=sort)
+        if sort:
+            records = iter(in_order(records))
+        if kind == "requests":
+            records = map(as_request, records)
+        if options.window is not None or limit is not None or rate_scale != 1:
+            part = Slice(options.window, limit, rate_scale, trace)
+            records = part.of(records)
+        else:
+            part = None
+        for record in records:
+            assign(record)
+            yield record
+        for remark in trace.remarks:
+            outcome.warn(f"{path}: {remark}")
+        for reason, count in trace.left_out.items():
+            outcome.warn(f"{path}: {count} {reason} left out")
+        if part is not None and (warning := part.warning()):
+            outcome.warn(f"{path}: {warning}")
+
+
+def _recognised(reader: Reader, *, mapped: bool) -> str | None:
+    """The format of the reader's one source, which is left at its start; None for an empty one."""
     from driftkit.errors import DriftkitError
     from driftkit.records.io import readable
-    from driftkit.registry import load
-    from driftkit.workload.traces import Trace, sniff, tenant_assigner
+    from driftkit.workload.traces.recognition import recognise
 
-    assign = tenant_assigner(seed)
-    with reading(outcome, [path], on_error, rejects) as reader:
-        name, stream = reader.sources[0]
-        if trace_format == "auto":
-            lines = readable(name, stream)
-            head = [next(lines, b"")]
-            while head[-1].isspace():
-                head.append(next(lines, b""))
-            if not head[-1]:
-                return
+    ((name, stream),) = reader.sources
+    lines = readable(name, stream)
+    head = [next(lines, b"")]
+    while head[-1].isspace():
+        head.append(next(lines, b""))
+    reader.sources = [(name, chain(head, lines))]
+    if not head[-1]:
+        return None
+    try:
+        return recognise(head[-1], mapped=mapped)
+    except DriftkitError as error:
+        raise DriftkitError(f"{name}:{len(head)}: {error.message}", hint=error.hint) from None
+
+
+def _exported(outcome: Outcome, records: Iterator[Record], name: str, tokenizer: str) -> Iterator[Record]:
+    from driftkit.errors import DriftkitError, LineError
+    from driftkit.registry import load
+    from driftkit.workload.exports import Lost
+
+    export = load("exports", name)(tokenizer)
+    lost = Lost(export)
+    for record in records:
+        if record.get("kind") in ("request", "completion"):
+            lost.note(record)
             try:
-                trace_format = sniff(head[-1])
-            except DriftkitError as error:
-                raise DriftkitError(f"{name}:{len(head)}: {error.message}", hint=error.hint) from None
-            reader.sources = [(name, chain(head, lines))]
-        trace: Trace = load("traces", trace_format)()
-        parse: Callable[[bytes], Record | None] = trace.parse
-        for record in reader.lines(parse):
-            if record is not None:
-                assign(record)
-                yield record
+                yield export.row(record)
+            except LineError as error:
+                raise DriftkitError(f"{record['id']}: {error.message}", hint=error.hint) from None
+    if (said := lost.said()) is not None:
+        outcome.warn(said)

@@ -58,7 +58,8 @@ def _refuse_rounded_integers(line: bytes) -> None:
 class Reader:
     """Lines of one or more sources, with the error policy.
 
-    `where` names the line in hand as `file:line`. Under `skip` a bad line is counted in `skipped`, told
+    `where` names the line in hand as `file:line`, or `file:<element>number` where a source's parts are no
+    lines. Under `skip` a bad line is counted in `skipped`, told
     to `warn`, copied to `rejects` (an unbuffered file) and left out; under `fail` it raises DriftkitError.
     """
 
@@ -78,6 +79,7 @@ class Reader:
         self.taken = 0
         self.passed = 0
         self.where = ""
+        self.element = ""
 
     def lines(self, parse: Callable[[bytes], T]) -> Iterator[T]:
         """`parse` of each line that is not blank; a LineError of it is this line's."""
@@ -87,10 +89,10 @@ class Reader:
                     result = parse(line)
                 except LineError as error:
                     if not line.isspace():
-                        self.where = f"{name}:{number}"
+                        self.where = f"{name}:{self.element}{number}"
                         self._bad(error, line)
                     continue
-                self.where = f"{name}:{number}"
+                self.where = f"{name}:{self.element}{number}"
                 yield result
 
     def records(

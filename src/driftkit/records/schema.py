@@ -105,6 +105,9 @@ _FIELDS = (
     Field("temperature", "number", "gen", "sampling temperature", minimum=0, maximum=MOST),
     _tokens("trace_output_tokens", "gen", "true output length, for replay, simulation and oracles only", 1),
     _tokens("trace_output_words", "gen", "the same output counted in whitespace words", 1),
+    Field("session", "string", "gen", "the conversation that it belongs to"),
+    Field("turn", "integer", "gen", "place in the conversation, from 1", minimum=1, maximum=MOST),
+    Field("prefix_hashes", "array", "gen", "names of the prompt's prefix blocks; equal ones share a cache"),
     Field("est_category", "string", "estimate", "the category the estimator saw"),
     _tokens("est_output_tokens", "estimate", "estimated output length (median)", minimum=0),
     Field(
