@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from driftkit.reporting.stats import t_interval
-from driftkit.reporting.tables import Table, render
+from driftkit.reporting.tables import Table, rendered
 
 Row = dict[str, Any]
 
@@ -175,7 +175,8 @@ def main() -> None:
     table.notes.append(
         f"over {runs} workloads (seeds), Student's t; `driftkit report --baseline` on each report"
     )
-    render([table, beyond(folder), sensitivity(folder), tiers(folder)], sys.stdout, "auto")
+    tables = [table, beyond(folder), sensitivity(folder), tiers(folder)]
+    print(rendered(tables, sys.stdout, "auto"), end="")
 
 
 if __name__ == "__main__":

@@ -282,16 +282,23 @@ class InputContract(Command):
         else:
             assert f"<stdin>:{BAD_LINE}: " in said(result, 1)[0]
 
-    def test_interrupted_while_it_reads(self, long_stages: Stages, tmp_path: Path) -> None:
+    @pytest.mark.parametrize(
+        ("how", "code", "word"),
+        [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "terminated")],
+        ids=["INT", "TERM"],
+    )
+    def test_a_signal_while_it_reads(
+        self, long_stages: Stages, tmp_path: Path, how: signal.Signals, code: int, word: str
+    ) -> None:
         data = self.file(long_stages).read_bytes()
         assert len(data) > 3 << 16  # more than a pipe holds: once all is written, it has started to read
         with open(tmp_path / "out", "wb") as out, start(self.args("-"), stdout=out.fileno()) as process:
             assert process.stdin is not None
             assert process.stderr is not None
             process.stdin.write(data)
-            process.send_signal(signal.SIGINT)
-            assert process.stderr.read() == f"driftkit {self.name}: interrupted\n".encode()
-        assert process.returncode == 130
+            process.send_signal(how)
+            assert process.stderr.read() == f"driftkit {self.name}: {word}\n".encode()
+        assert process.returncode == code
         written = (tmp_path / "out").read_bytes()
         assert written.endswith(b"\n") or not written
         assert bool(written) == isinstance(self, StreamContract)
@@ -576,7 +583,7 @@ class TestRefusedFields:
         ("command", "field", "value", "problem"),
         [
             ("gen --trace", "arrival_s", -1, "expected a number >= 0, got -1"),
-            ("gen --trace", "prompt", 3, "expected a string, got 3"),
+            ("gen --trace", "prompt", 3, "expected a string, got a number"),
             ("gen --trace", "trace_output_tokens", 0, "expected an integer >= 1, got 0"),
             ("estimate", "arrival_s", None, "expected a number >= 0, got nothing"),
             ("estimate", "arrival_s", "1", "expected a number >= 0, got '1'"),

@@ -109,25 +109,20 @@ def test_csv_tables_are_parted_by_a_blank_line(stages: Stages) -> None:
 @given(st.text(max_size=20))
 def test_no_cell_of_a_csv_starts_a_formula(text: str) -> None:
     table = Table("t", "T", [("name", "name")], rows=[{text: 1, "name": text}])
-    stream = io.StringIO()
-    csv_format.render([table], stream)
-    stream.seek(0)
-    for row in csv.reader(stream):
+    for row in csv.reader(io.StringIO(csv_format.rendered([table]))):
         assert not any(cell.lstrip().startswith(("=", "+", "-", "@")) for cell in row)
         assert all(cell.isprintable() for cell in row)
 
 
 def test_negative_numbers_stay_numbers_in_csv() -> None:
-    stream = io.StringIO()
-    csv_format.render([Table("t", "T", [("x", "x")], rows=[{"x": -1.5}, {"x": None}, {"x": True}])], stream)
-    assert stream.getvalue() == "table,x\nt,-1.5\nt,\nt,true\n"
+    table = Table("t", "T", [("x", "x")], rows=[{"x": -1.5}, {"x": None}, {"x": True}])
+    assert csv_format.rendered([table]) == "table,x\nt,-1.5\nt,\nt,true\n"
 
 
 def test_names_cannot_break_out_of_a_markdown_table() -> None:
-    stream = io.StringIO()
     rows: list[dict[str, Any]] = [{"name": "a|b\n<img> [x](y) `c`", "n": 1.5}]
-    markdown.render([Table("t", "T", [("name", "name"), ("n", "n")], rows=rows, notes=["*so*"])], stream)
-    assert stream.getvalue() == (
+    table = Table("t", "T", [("name", "name"), ("n", "n")], rows=rows, notes=["*so*"])
+    assert markdown.rendered([table]) == (
         "## T\n\n| name | n |\n|---|---:|\n| a\\|b \\<img\\> \\[x](y) \\`c\\` | 1.500 |\n\n- \\*so\\*\n"
     )
 

@@ -161,7 +161,10 @@ class TestWritingWholeOrNotAtAll:
             said(run(["calibrate", "--state", state, nights.second], stdout=full.fileno()), 1)
         assert files(state) == before
 
-    @pytest.mark.parametrize(("how", "code"), [(signal.SIGINT, 130), (signal.SIGKILL, -signal.SIGKILL)])
+    @pytest.mark.parametrize(
+        ("how", "code"),
+        [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGKILL, -signal.SIGKILL)],
+    )
     def test_an_end_half_way_leaves_it_as_it_was(
         self, nights: Nights, state: Path, how: signal.Signals, code: int
     ) -> None:

@@ -10,12 +10,15 @@ import errno
 import gc
 import importlib
 import os
+import signal
 import sys
+from types import FrameType
 from typing import NoReturn
 
 import click
 
 from driftkit import __version__
+from driftkit.commands import MANIFEST
 from driftkit.errors import DriftkitError
 
 COMMANDS = {
@@ -30,6 +33,11 @@ COMMANDS = {
 # 128 + SIGPIPE: what a shell reports for a program that a closed pipe ended
 CLOSED_PIPE = 141
 INTERRUPTED = 130
+TERMINATED = 143  # 128 + SIGTERM
+
+
+class Terminated(BaseException):
+    """SIGTERM, as an exception: what was written is flushed, and state is left as it was."""
 
 
 class Commands(click.Group):
@@ -63,9 +71,13 @@ class Commands(click.Group):
 
 @click.command(
     cls=Commands,
-    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    context_settings={
+        "help_option_names": ["-h", "--help"],
+        "max_content_width": 100,
+        "auto_envvar_prefix": "DRIFTKIT",
+    },
     epilog="Exit status: 0 done; 1 failure; 2 usage; 3 finished, but some records were skipped or failed; "
-    "130 interrupted; 141 standard output closed.",
+    "4 a gate of report --fail-if was crossed; 130 interrupted; 141 standard output closed; 143 terminated.",
 )
 @click.version_option(__version__, "-V", "--version", prog_name="driftkit", message="%(prog)s %(version)s")
 def group() -> None:
@@ -86,11 +98,16 @@ def main(args: list[str] | None = None) -> NoReturn:
     # cycles takes a third of the time of a command that holds them all.
     gc.set_threshold(100_000)
     _occupy_closed_streams()
+    signal.signal(signal.SIGTERM, _terminate)
     code = _run(argv)
     if code == 0 and sys.stdout is None:
         code = CLOSED_PIPE
     sys.stderr.flush()
     sys.exit(code)
+
+
+def _terminate(number: int, frame: FrameType | None) -> NoReturn:
+    raise Terminated
 
 
 def _occupy_closed_streams() -> None:
@@ -110,6 +127,8 @@ def _run(argv: list[str]) -> int:
         with group.make_context("driftkit", list(argv)) as ctx:
             name = f"driftkit {argv[0]}" if argv and argv[0] in COMMANDS else name
             code = group.invoke(ctx)
+            if MANIFEST in ctx.meta:
+                ctx.meta[MANIFEST].write(argv, code or 0)
         if sys.stdout is not None:
             sys.stdout.flush()
         return code if isinstance(code, int) else 0
@@ -129,6 +148,9 @@ def _run(argv: list[str]) -> int:
     except (KeyboardInterrupt, click.Abort):
         _say(f"{name}: interrupted")
         return INTERRUPTED
+    except Terminated:
+        _say(f"{name}: terminated")
+        return TERMINATED
     except OSError as error:
         _discard_output()
         if error.errno == errno.EPIPE:

@@ -42,6 +42,7 @@ def command(
     on_error: str,
     rejects: str | None,
     unbuffered: bool,
+    redact_prompt: bool,
 ) -> int:
     """Learn from completions how wrong the estimates are.
 
@@ -56,7 +57,7 @@ def command(
     from driftkit.records.schema import Record
 
     outcome = Outcome("calibrate")
-    writer = Writer(stdout(), unbuffered=unbuffered or live)
+    writer = Writer(stdout(), unbuffered=unbuffered or live, redact=redact_prompt)
 
     def checked(record: Record) -> Record:
         check_completion(record)

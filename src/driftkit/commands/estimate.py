@@ -54,6 +54,7 @@ def command(
     on_error: str,
     rejects: str | None,
     unbuffered: bool,
+    redact_prompt: bool,
 ) -> int:
     """Add a token budget to every request.
 
@@ -70,7 +71,7 @@ def command(
     from driftkit.registry import load
 
     outcome = Outcome("estimate")
-    writer = Writer(stdout(), unbuffered=unbuffered)
+    writer = Writer(stdout(), unbuffered=unbuffered, redact=redact_prompt)
     counter = load_tokenizer(tokenizer)
     estimator = load("estimators", model)(outcome.warn_once)
     learned = Learned(StateFolder(state), None) if state is not None else None

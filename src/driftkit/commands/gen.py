@@ -117,6 +117,7 @@ def command(
     on_error: str,
     rejects: str | None,
     unbuffered: bool,
+    redact_prompt: bool,
 ) -> int:
     """Make a tenant workload, or read a trace.
 
@@ -128,7 +129,7 @@ def command(
     if (preset is None) == (trace is None):
         raise click.UsageError("give either --preset NAME or --trace FILE", click.get_current_context())
     outcome = Outcome("gen")
-    writer = Writer(stdout(), unbuffered=unbuffered)
+    writer = Writer(stdout(), unbuffered=unbuffered, redact=redact_prompt)
     if trace is None:
         from driftkit.workload import driftsched
         from driftkit.workload.lengths import named
@@ -146,6 +147,8 @@ def command(
         records = _trace(
             outcome, trace, trace_format, options, limit, rate_scale or 1.0, sort, kind, on_error, rejects
         )
+    if redact_prompt and export is None:
+        records = _counted(records, tokenizer)
     if export is not None:
         records = _exported(outcome, records, export, tokenizer)
     for record in records:
@@ -238,6 +241,18 @@ def _recognised(reader: Reader, *, mapped: bool) -> str | None:
         return recognise(head[-1], mapped=mapped)
     except DriftkitError as error:
         raise DriftkitError(f"{name}:{len(head)}: {error.message}", hint=error.hint) from None
+
+
+def _counted(records: Iterator[Record], tokenizer: str) -> Iterator[Record]:
+    """With the lengths of the prompts, which nobody can tell once their text is left out."""
+    from driftkit.estimation.base import count_prompt
+    from driftkit.estimation.tokenizers import load as load_tokenizer
+
+    counter = load_tokenizer(tokenizer)
+    for record in records:
+        if record.get("kind") in ("request", "completion"):
+            count_prompt(record, counter.count, counter.name)
+        yield record
 
 
 def _exported(outcome: Outcome, records: Iterator[Record], name: str, tokenizer: str) -> Iterator[Record]:

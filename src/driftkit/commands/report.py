@@ -143,15 +143,15 @@ def command(
             for row in one.records():
                 writer.write(row)
     else:
-        stdout().flush()
         if form == "csv":
-            csv.render([one for one in shown if one.rows], sys.stdout)
+            text = csv.rendered([one for one in shown if one.rows])
         elif form == "markdown":
-            markdown.render(shown, sys.stdout)
+            text = markdown.rendered(shown)
         else:
             if color == "auto" and os.environ.get("NO_COLOR"):
                 color = "never"
-            table.render(shown, sys.stdout, cast("Color", color))
+            text = table.rendered(shown, sys.stdout, cast("Color", color))
+        stdout().write(text.encode())
     for line in lines:
         outcome.warn(line)
     return GATE_CROSSED if lines else outcome.status

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -19,10 +20,17 @@ if TYPE_CHECKING:
     "barrier true waits until everything before it has ended. Requests run by (priority, arrival, input "
     "order); weighted, and any policy under --feedback, is rebuilt from the policy field. Under "
     "fifo without priorities the engine's queue is vLLM's fcfs, else its priority queue. All input is read "
-    "first."
+    "and sorted by arrival first, unless --follow is given."
 )
 @click.option("--engine", type=click.Choice(["sim"]), default="sim", show_default=True, help="What executes.")
 @click.option("--label", metavar="NAME", help="Name of the run in reports.  [default: the policy]")
+@click.option("--run-id", metavar="NAME", help="The run's identity.  [default: from its input and options]")
+@click.option(
+    "--follow",
+    is_flag=True,
+    help="Take requests as they come, in order of arrival, in flat memory; the run's identity is that of the "
+    "options and the first request.",
+)
 @click.option("--feedback", is_flag=True, help="Calibrate online, and order by the calibrated estimates.")
 @click.option(
     "--method",
@@ -42,12 +50,15 @@ def command(
     files: tuple[str, ...],
     engine: str,
     label: str | None,
+    run_id: str | None,
+    follow: bool,
     feedback: bool,
     method: str | None,
     state: str | None,
     on_error: str,
     rejects: str | None,
     unbuffered: bool,
+    redact_prompt: bool,
     **simulator: Any,
 ) -> int:
     """Execute requests and record what happened.
@@ -80,26 +91,26 @@ def command(
     setup = setup_of(simulator)
     if not feedback and (method or state):
         raise click.UsageError("--method and --state go with --feedback", click.get_current_context())
-    writer = Writer(stdout(), unbuffered=unbuffered)
+    writer = Writer(stdout(), unbuffered=unbuffered or follow, redact=redact_prompt)
     unique = UniqueIds()
-    run_id = RunId(engine, setup, label, feedback, method)
+    identity = RunId(engine, setup, label, feedback, method)
     policies: dict[str, Policy] = {}
     check_policy: dict[str, Check] = {}
-    planned = corrected = False  # whether schedule has named a policy, whether estimate has applied a state
+    # whether schedule has named a policy, somebody has written priorities, estimate has applied a state
+    planned = prioritised = corrected = False
+    last_arrival = 0.0
     check_estimate = checker(
         ("est_output_tokens",), ("est_base_tokens", "est_bias_ratio", "est_safety_ratio", "est_input_ratio")
     )
 
     def read(record: Record) -> Job:
+        nonlocal planned, prioritised, corrected, last_arrival
         check_request(record)
         check_prompt_tokens(record)
         check_truth(record)
         if feedback:
             check_estimate(record)
         named = record.get("policy") or "fifo"
-        nonlocal planned, corrected
-        planned |= record.get("policy") is not None
-        corrected |= record.get("est_bias_ratio") not in (None, 1)
         if named not in policies:
             if policies:
                 problem = f"the input mixes {next(iter(policies))} and {named}: one run has one policy"
@@ -111,51 +122,68 @@ def command(
                 raise FieldError("policy", error.message, hint=error.hint) from None
         if feedback or not policies[named].static:
             check_policy[named](record)
+        if follow:
+            check_follows(record, named)
         unique.add(record["id"])  # last: a line that is left out does not use up its id
-        run_id.add(record)
-        return job_of(record, record["trace_output_tokens"])
+        planned |= record.get("policy") is not None
+        prioritised |= bool(record.get("priority"))
+        corrected |= record.get("est_bias_ratio") not in (None, 1)
+        last_arrival = record["arrival_s"]
+        if not (follow and len(unique) > 1):
+            identity.add(record)
+        return job_of(record, record["trace_output_tokens"], len(unique))
+
+    def check_follows(record: Record, named: str) -> None:
+        if record["arrival_s"] < last_arrival:
+            problem = f"{record['arrival_s']:g} comes after {last_arrival:g}: --follow wants them in order"
+            raise FieldError("arrival_s", problem, hint="without --follow, run reads all and sorts")
+        if record.get("priority") and named == "fifo":
+            raise FieldError("priority", "under --follow it needs a policy other than fifo to say its order")
 
     def untouched(record: Record) -> None:
         writer.write(record)
 
+    def start(key: Key) -> Learning:
+        if state is not None and learned.known(key) is None:
+            outcome.warn(f"{state}: nothing learned yet for {'/'.join(key)}")
+        return learned.start(key)
+
     folder = StateFolder(state) if state is not None else None
+    learned = Learned(folder, method)
     if folder is not None:  # the same requests on top of other knowledge are another run
-        run_id.add({"learned": folder.digest()})
+        identity.add({"learned": folder.digest()})
+    cut = unserved = 0
     with reading(outcome, files, on_error, rejects) as reader:
-        jobs = [job for job in reader.records("request", read, untouched) if job is not None]
-    if not jobs:
-        return outcome.status
-    named, policy = policies.popitem()
-    online = None
-    if feedback:
-        learned = Learned(folder, method)
-
-        def start(key: Key) -> Learning:
-            if state is not None and learned.known(key) is None:
-                outcome.warn(f"{state}: nothing learned yet for {'/'.join(key)}")
-            return learned.start(key)
-
-        if corrected and state is None:
-            outcome.warn("the estimates are corrected already; --feedback starts anew: give it their --state")
-        online = OnlineCalibration(start, setup.served_model, policy if planned else None)
-    run = {
-        "run_id": run_id.value(),
-        "label": label or named,
-        "engine": engine,
-        "served_model": setup.served_model,
-    }
-    cut = 0
-    for together in simulate(in_order_of_arrival(jobs), setup, policy, online):
-        for job in together:
-            cut += cut_by_the_engine(job)
-            if job.status != "ok":
-                outcome.failed += 1
-                outcome.warn_once(
-                    f"request {job.record['id']} was {job.status}: {job.error}; see status, error"
-                )
-            writer.write(completion(job, run))
+        read_jobs = (job for job in reader.records("request", read, untouched) if job is not None)
+        jobs = read_jobs if follow else iter(in_order_of_arrival(list(read_jobs)))
+        first = next(jobs, None)
+        if first is not None:
+            jobs = chain([first], jobs)
+            named, policy = next(iter(policies.items()))
+            online = None
+            if feedback:
+                if corrected and state is None:
+                    hint = "--feedback starts anew: give it their --state"
+                    outcome.warn(f"the estimates are corrected already; {hint}")
+                online = OnlineCalibration(start, setup.served_model, policy if planned else None)
+            run = {
+                "run_id": run_id or identity.value(),
+                "label": label or named,
+                "engine": engine,
+                "served_model": setup.served_model,
+            }
+            for together in simulate(jobs, setup, policy, online, prioritised=prioritised):
+                for job in together:
+                    cut += cut_by_the_engine(job)
+                    if job.status != "ok":
+                        unserved += 1
+                        outcome.warn_once(
+                            f"request {job.record['id']} was {job.status}: {job.error}; see status, error"
+                        )
+                    writer.write(completion(job, run))
+    outcome.failed += unserved
     if cut:
-        outcome.warn(f"{cut} of {len(jobs)} outputs were cut at the engine's max_model_len")
-    if outcome.failed > reader.skipped:
-        outcome.warn(f"{outcome.failed - reader.skipped} of {len(jobs)} requests were not served")
+        outcome.warn(f"{cut} of {len(unique)} outputs were cut at the engine's max_model_len")
+    if unserved:
+        outcome.warn(f"{unserved} of {len(unique)} requests were not served")
     return outcome.status

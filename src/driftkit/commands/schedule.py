@@ -39,6 +39,7 @@ def command(
     on_error: str,
     rejects: str | None,
     unbuffered: bool,
+    redact_prompt: bool,
     **simulator: Any,
 ) -> int:
     """Order requests under a policy, and plan when each starts.
@@ -68,7 +69,7 @@ def command(
         raise click.UsageError(
             f"--follow: {policy} watches the queue, so it has no priority to add", click.get_current_context()
         )
-    writer = Writer(stdout(), unbuffered=unbuffered or follow)
+    writer = Writer(stdout(), unbuffered=unbuffered or follow, redact=redact_prompt)
     named = describe(chosen)
     true_lengths = policy.startswith("oracle")
     check_policy = checker(chosen.reads, ("est_output_tokens",))

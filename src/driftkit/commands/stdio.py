@@ -9,7 +9,11 @@ from typing import IO, TYPE_CHECKING, Any, TypeVar, cast
 
 import click
 
+from driftkit.commands import MANIFEST
+from driftkit.commands.configuration import configure
+
 if TYPE_CHECKING:  # imported when a command runs, not when its help is shown
+    from driftkit.commands.manifest import Manifest
     from driftkit.records.io import OnError, Reader
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -48,7 +52,26 @@ def error_options(function: F) -> F:
     """What a bad line, or any other error, does."""
     # --debug is read where errors become exit codes
     function = click.option(
-        "--debug", is_flag=True, expose_value=False, help="Show a traceback with an error."
+        "--debug", is_flag=True, is_eager=True, expose_value=False, help="Show a traceback with an error."
+    )(function)
+    function = click.option(
+        "--manifest",
+        metavar="FILE",
+        type=click.Path(dir_okay=False),
+        is_eager=True,
+        expose_value=False,
+        callback=_start_manifest,
+        help="Write there what was called, on which input, with which versions.",
+    )(function)
+    function = click.option(
+        "--config",
+        metavar="FILE",
+        type=click.Path(),
+        is_eager=True,
+        expose_value=False,
+        envvar="DRIFTKIT_CONFIG",
+        callback=configure,
+        help="Take options that are not given from the [COMMAND] table of this TOML file.",
     )(function)
     function = click.option(
         "--rejects", type=click.Path(dir_okay=False), metavar="FILE", help="Copy skipped lines there."
@@ -62,8 +85,23 @@ def error_options(function: F) -> F:
     )(function)
 
 
+def _start_manifest(ctx: click.Context, param: click.Parameter, path: str | None) -> None:
+    if path is not None:
+        from driftkit.commands.manifest import Manifest
+
+        ctx.meta[MANIFEST] = Manifest(path, ctx.params)
+
+
+def manifest_of(ctx: click.Context) -> Manifest | None:
+    found: Manifest | None = ctx.meta.get(MANIFEST)
+    return found
+
+
 def output_options(function: F) -> F:
     """The arguments of every command that writes records."""
+    function = click.option(
+        "--redact-prompt", is_flag=True, help="Leave prompt and messages out of what is written."
+    )(function)
     return click.option("--unbuffered", is_flag=True, help="Flush every record.")(function)
 
 
@@ -84,6 +122,8 @@ def reading(outcome: Outcome, files: Sequence[str], on_error: str, rejects: str 
         raise click.UsageError("--rejects goes with --on-error skip", click.get_current_context())
     with ExitStack() as stack:
         sources = stack.enter_context(open_sources(files))
+        if (manifest := manifest_of(click.get_current_context())) is not None:
+            sources = manifest.reading(sources)
         sink = stack.enter_context(open_rejects(rejects, files)) if rejects else None
         reader = Reader(sources, on_error=cast("OnError", on_error), rejects=sink, warn=outcome.warn)
         yield reader
@@ -100,4 +140,5 @@ def stdout() -> IO[bytes]:
     """Standard output as bytes; a closed one ends the command as a closed pipe does."""
     if sys.stdout is None:
         raise BrokenPipeError(32, "standard output is closed")
-    return sys.stdout.buffer
+    manifest = manifest_of(click.get_current_context())
+    return sys.stdout.buffer if manifest is None else manifest.writing(sys.stdout.buffer)

@@ -8,7 +8,7 @@ paper's, are a third loop over the same parts: fill a batch from the queue, wait
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Protocol
 
 from driftkit.engines.base import Engine
@@ -34,32 +34,37 @@ class Arrivals:
     After a barrier, the gap it was written with passes; it and what follows shift together.
     """
 
-    def __init__(self, jobs: Sequence[Job], feedback: Feedback | None) -> None:
-        self._jobs = jobs
+    def __init__(self, jobs: Iterable[Job], feedback: Feedback | None) -> None:
+        self._jobs = iter(jobs)
         self._feedback = feedback
-        self._next = 0
+        self._head = next(self._jobs, None)
+        self._gap = 0.0  # between the head and the one before it, as written
         self._shift = 0.0
+        self._taken = 0
         self._ended = 0
         self._last_end = 0.0
         #: when the next job is due; infinity when there is none or a barrier holds it
-        self.due = jobs[0].arrival_s if jobs else math.inf
+        self.due = math.inf if self._head is None else self._head.arrival_s
 
     @property
     def more(self) -> bool:
-        return self._next < len(self._jobs)
+        return self._head is not None
 
     def take(self) -> Job:
         """The next job, offered when it is due."""
-        job = self._jobs[self._next]
+        job = self._head
+        assert job is not None, "there is no more"
         job.offered_s = self.due
-        self._next += 1
-        if self._next == len(self._jobs):
+        self._taken += 1
+        head = self._head = next(self._jobs, None)
+        if head is None:
             self.due = math.inf
-        elif self._jobs[self._next].barrier:
+        elif head.barrier:
+            self._gap = head.arrival_s - job.arrival_s
             self.due = math.inf
             self._pass_barrier()
         else:
-            self.due = self._jobs[self._next].arrival_s + self._shift
+            self.due = head.arrival_s + self._shift
         if self._feedback is not None:
             self._feedback.admit(job)
         return job
@@ -75,10 +80,9 @@ class Arrivals:
 
     def _pass_barrier(self) -> None:
         """Let the barrier at the head through if everything before it has ended."""
-        if self._ended == self._next:
-            job = self._jobs[self._next]
-            self.due = self._last_end + (job.arrival_s - self._jobs[self._next - 1].arrival_s)
-            self._shift = self.due - job.arrival_s
+        if self._ended == self._taken and self._head is not None:
+            self.due = self._last_end + self._gap
+            self._shift = self.due - self._head.arrival_s
 
 
 def in_order_of_end(job: Job) -> tuple[float, float, str]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Protocol
 
 from driftkit.errors import FieldError
-from driftkit.records.schema import MOST, Record, length_class, shown
+from driftkit.records.schema import MOST, Record, length_class
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +109,7 @@ def prompt_text(record: Record) -> str | None:
         if type(content) is list:
             content = "\n".join(part.get("text") or "" for part in content if type(part) is dict)
         if type(content) is not str:
-            problem = f"expected objects with a text content, got {shown(message)}"
+            problem = "expected objects with a text content"  # and not what it has: that is private
             raise FieldError("messages", problem)
         parts.append(content)
     return "\n".join(parts)

@@ -39,11 +39,11 @@ def check_truth(record: Record) -> None:
     _check_truth(record)
 
 
-def job_of(record: Record, output_tokens: int) -> Job:
+def job_of(record: Record, output_tokens: int, order: int = 0) -> Job:
     """The job of a checked record that the engine is to answer with `output_tokens` tokens."""
     return Job(
         record=record,
-        order=0,
+        order=order,
         arrival_s=float(record["arrival_s"]),
         prompt_tokens=record["prompt_tokens"],
         output_tokens=output_tokens,

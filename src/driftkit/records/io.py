@@ -17,7 +17,7 @@ from typing import IO, Literal, TypeVar, cast
 import orjson
 
 from driftkit.errors import DriftkitError, LineError, UsageError
-from driftkit.records.schema import Record, kind_of, shown
+from driftkit.records.schema import PRIVATE, Record, kind_of, shown
 
 T = TypeVar("T")
 OnError = Literal["fail", "skip"]
@@ -138,14 +138,20 @@ def readable(name: str, stream: Iterable[bytes]) -> Iterator[bytes]:
 
 
 class Writer:
-    """JSON lines on a binary stream, flushed per record where somebody waits for them."""
+    """JSON lines on a binary stream, flushed per record where somebody waits for them.
 
-    def __init__(self, stream: IO[bytes], *, unbuffered: bool = False) -> None:
+    `redact` leaves out what a user has written, `prompt` and `messages`.
+    """
+
+    def __init__(self, stream: IO[bytes], *, unbuffered: bool = False, redact: bool = False) -> None:
         self._write = stream.write
         self._flush = stream.flush
         self._unbuffered = unbuffered or stream.isatty()
+        self._redact = redact
 
     def write(self, record: Record) -> None:
+        if self._redact:
+            record = {name: value for name, value in record.items() if name not in PRIVATE}
         self._write(orjson.dumps(record, option=orjson.OPT_APPEND_NEWLINE))
         if self._unbuffered:
             self._flush()

@@ -19,6 +19,8 @@ SCHEMA = 1
 KINDS = ("request", "completion", "summary")
 STATUSES = ("ok", "error", "timeout", "rejected", "cancelled")
 
+PRIVATE = ("prompt", "messages")  # what a user has written
+
 # What is larger is a mistake of unit (milliseconds, bytes), and would overflow where it is computed with.
 MOST = 10**9
 LATEST_S = 9e9  # in microseconds just under 2**53, which jq and spreadsheets still hold exactly
@@ -56,7 +58,7 @@ class Field:
                 expected = f"{self._kind} <= {self.maximum:g}"
             elif self.minimum is not None and value < self.minimum and (value > 0 or self.minimum < 0):
                 expected = f"{self._kind} >= {self.minimum:g}"
-        return f"expected {expected}, got {shown(value)}"
+        return f"expected {expected}, got {shown(value) if self.name not in PRIVATE else nature(value)}"
 
     def accepts(self, value: Any) -> bool:
         if self.type == "string":
@@ -176,6 +178,12 @@ HINTS = {
     "est_total_tokens": "`driftkit estimate` adds it",
     "tier_level": "it ranks the tiers, 1 is served before 2; the sender of the requests has to say it",
 }
+
+
+def nature(value: object) -> str:
+    """What kind of value it is, where the value itself is not to be shown."""
+    kinds = {dict: "an object", list: "an array", str: "a string", bool: "a boolean", type(None): "nothing"}
+    return kinds.get(type(value), "a number")
 
 
 def shown(value: object, limit: int = 40) -> str:

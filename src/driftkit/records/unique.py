@@ -16,3 +16,6 @@ class UniqueIds:
         if name in self._seen:
             raise FieldError("id", f"{name!r} was there before", hint="an id must be unique within a run")
         self._seen.add(name)
+
+    def __len__(self) -> int:
+        return len(self._seen)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-from typing import IO
+import io
 
 from driftkit.reporting.tables import Table
 
@@ -12,8 +12,9 @@ from driftkit.reporting.tables import Table
 FORMULA = ("=", "+", "-", "@")
 
 
-def render(tables: list[Table], stream: IO[str]) -> None:
+def rendered(tables: list[Table]) -> str:
     """Each table with its fields' names as header; `table` is the first column; a blank line between."""
+    stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\n")
     for place, table in enumerate(tables):
         if place:
@@ -22,6 +23,7 @@ def render(tables: list[Table], stream: IO[str]) -> None:
         writer.writerow(["table", *map(cell, names)])
         for row in table.rows:
             writer.writerow([table.name, *(cell(row.get(name)) for name in names)])
+    return stream.getvalue()
 
 
 def cell(value: object) -> object:

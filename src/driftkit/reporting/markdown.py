@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from typing import IO
-
 from driftkit.reporting.tables import Table, shown
 
 
-def render(tables: list[Table], stream: IO[str]) -> None:
+def rendered(tables: list[Table]) -> str:
     """A heading, the table, its notes as a list."""
     parts = []
     for table in tables:
@@ -24,7 +22,7 @@ def render(tables: list[Table], stream: IO[str]) -> None:
             lines.append("")
         lines += [f"- {escaped(note)}" for note in table.notes]
         parts.append("\n".join(lines).rstrip())
-    stream.write("\n\n".join(parts) + "\n")
+    return "\n\n".join(parts) + "\n"
 
 
 def escaped(text: str) -> str:

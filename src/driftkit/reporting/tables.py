@@ -52,8 +52,8 @@ def shown(value: Any) -> str:
     return str(value)
 
 
-def render(tables: list[Table], stream: IO[str], color: Color) -> None:
-    """Print the tables; plain text of any width unless `stream` is a terminal."""
+def rendered(tables: list[Table], stream: IO[str], color: Color) -> str:
+    """The tables as text of any width, coloured under `auto` if `stream`, where it will go, is a terminal."""
     from rich.console import Console
 
     console = Console(
@@ -73,7 +73,7 @@ def render(tables: list[Table], stream: IO[str], color: Color) -> None:
             for note in table.notes:
                 console.print(f"  {note}", markup=False, style="dim")
             console.print()
-    stream.write("\n".join(line.rstrip() for line in capture.get().splitlines()).rstrip("\n") + "\n")
+    return "\n".join(line.rstrip() for line in capture.get().splitlines()).rstrip("\n") + "\n"
 
 
 def _rich(table: Table) -> RichTable:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
@@ -58,9 +58,17 @@ class Setup:
 
 
 def simulate(
-    jobs: list[Job], setup: Setup, policy: Policy, feedback: Feedback | None = None
+    jobs: Iterable[Job],
+    setup: Setup,
+    policy: Policy,
+    feedback: Feedback | None = None,
+    *,
+    prioritised: bool = False,
 ) -> Iterator[list[Job]]:
-    """Run `jobs`, in order of arrival, under `policy`; yields those that ended together, in time's order."""
+    """Run `jobs`, in order of arrival, under `policy`; yields those that ended together, in time's order.
+
+    `prioritised`: some have a priority though the policy is fifo, because somebody wrote it there.
+    """
     limits, step_time = setup.limits(), setup.step_time()
     arrivals = Arrivals(jobs, feedback)
     if setup.batching == "static":
@@ -85,6 +93,5 @@ def simulate(
         )
     # fifo is what a server without priorities runs; under equal priorities vLLM's priority queue admits
     # alike, but evicts others
-    by_priority = policy.name != "fifo" or any(job.priority for job in jobs)
-    engine = Simulator(limits, step_time, by_priority=by_priority)
+    engine = Simulator(limits, step_time, by_priority=policy.name != "fifo" or prioritised)
     return dispatch(arrivals, engine, None, limits.max_num_seqs)
