@@ -3,13 +3,17 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 
-.PHONY: demo test check lint types imports clean
+.PHONY: demo test test-long check lint types imports clean
 
 demo: $(VENV)/.installed
 	@PATH="$(abspath $(BIN)):$$PATH" bash examples/demo.sh
 
 test: $(VENV)/.test-installed
 	$(BIN)/pytest -n 2
+
+# Hours of what `make test` does for seconds.
+test-long: $(VENV)/.test-installed
+	FUZZ_CASES=100000 $(BIN)/pytest -n 2 tests/test_fuzz.py
 
 check: lint types imports
 
