@@ -720,6 +720,23 @@ class TestScheduleAgain:
         assert min(row["offered_s"] for name, row in done.items() if name not in before) >= last
 
 
+class TestHostileText:
+    """A value of a record can neither break a message or a table into lines, nor drive a terminal."""
+
+    EVIL = "a\x1b[31m\nb\u2028c"
+
+    def test_in_a_message(self, stages: Stages) -> None:
+        rows = [changed(row, policy=self.EVIL) for row in stages.read("scheduled")]
+        first, *_ = said(run(["run"], jsonl(rows)), 1)
+        assert "no policy named 'a\\x1b[31m\\nb\\u2028c'" in first
+
+    def test_in_a_table(self, stages: Stages) -> None:
+        rows = [changed(row, label=self.EVIL) for row in stages.read("calibrated")]
+        text = ok(["report", "--table", "fairness"], jsonl(rows)).decode()
+        assert "a\\x1b[31m\\nb\\u2028c" in text
+        assert "\x1b" not in text
+
+
 class TestExitStatus:
     def test_a_policys_fields_are_looked_for_when_it_is_built_anew(self, stages: Stages) -> None:
         rows = [changed(without(row, "tier_level"), policy="priority") for row in stages.read("scheduled")]

@@ -519,7 +519,11 @@ def test_a_vllm_bench_result_without_starts_says_so() -> None:
             jsonl([{**MOONCAKE, "hash_ids": ["a"]}]),
             "log.x:1: hash_ids: expected an array of integers",
         ),
-        ("mooncake", jsonl([{"timestamp": 1, "text_input": 7}]), "log.x:1: prompt: expected a string, got 7"),
+        (
+            "mooncake",
+            jsonl([{"timestamp": 1, "text_input": 7}]),
+            "log.x:1: prompt: expected a string, got a number",
+        ),
         ("mooncake", jsonl([{"delay": 1, "input_length": 7}]), "log.x:1: timestamp: "),
         ("openai-batch", jsonl([{"body": 1}]), "log.x:1: body: expected an object, got 1"),
         ("openai-batch", jsonl([{"body": {}}]), "log.x:1: body: expected messages, prompt or input"),

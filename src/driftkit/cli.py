@@ -19,7 +19,7 @@ import click
 
 from driftkit import __version__
 from driftkit.commands import MANIFEST
-from driftkit.errors import DriftkitError
+from driftkit.errors import DriftkitError, printable
 
 COMMANDS = {
     "gen": "Make a tenant workload, or read a trace.",
@@ -170,7 +170,7 @@ def _run(argv: list[str]) -> int:
 def _usage(name: str, error: click.UsageError) -> int:
     """A bad call: what is wrong, then where the help is. No arguments at all prints the help itself."""
     if isinstance(error, click.exceptions.NoArgsIsHelpError):
-        _say(error.format_message())
+        click.echo(error.format_message(), err=True)
         return 2
     path = error.ctx.command_path if error.ctx else name
     _say(f"{path}: {error.format_message()}")
@@ -184,7 +184,7 @@ def _is_write(error: OSError) -> bool:
 
 
 def _say(text: str) -> None:
-    click.echo(text, err=True)
+    click.echo(printable(text), err=True)
 
 
 def _debug(argv: list[str]) -> None:

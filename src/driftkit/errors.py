@@ -1,6 +1,14 @@
 """The errors a user may see, each with the exit code that the command-line contract gives it."""
 
 
+def printable(text: str) -> str:
+    """Text for people with what is not printable escaped: a record's values must not break the line that
+    shows them, nor drive the terminal."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
+
+
 class DriftkitError(Exception):
     """A failure that is explained in one line; `hint` says what to do about it."""
 

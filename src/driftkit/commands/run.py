@@ -100,7 +100,11 @@ def command(
     planned = prioritised = corrected = False
     last_arrival = 0.0
     check_estimate = checker(
-        ("est_output_tokens",), ("est_base_tokens", "est_bias_ratio", "est_safety_ratio", "est_input_ratio")
+        ("est_output_tokens",),
+        (
+            *("est_base_tokens", "est_bias_ratio", "est_safety_ratio", "est_input_ratio"),
+            *("est_category", "est_model", "est_tokenizer", "category"),
+        ),
     )
 
     def read(record: Record) -> Job:

@@ -11,6 +11,7 @@ import click
 
 from driftkit.commands import MANIFEST
 from driftkit.commands.configuration import configure
+from driftkit.errors import printable
 
 if TYPE_CHECKING:  # imported when a command runs, not when its help is shown
     from driftkit.commands.manifest import Manifest
@@ -30,7 +31,7 @@ class Outcome:
         self._said: set[str] = set()
 
     def warn(self, text: str) -> None:
-        click.echo(f"driftkit {self.name}: {text}", err=True)
+        click.echo(printable(f"driftkit {self.name}: {text}"), err=True)
 
     def warn_once(self, text: str) -> None:
         if text not in self._said:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import IO, TYPE_CHECKING, Any, Literal
 
+from driftkit.errors import printable
 from driftkit.records.schema import SCHEMA, Record
 
 if TYPE_CHECKING:
@@ -46,10 +47,12 @@ def shown(value: Any) -> str:
     if isinstance(value, float):
         if value == 0:
             return "0"
+        if math.isinf(value):
+            return str(value)
         rounded = float(f"{value:.4g}")  # 0.99996 has one digit before the point once it is shown
         digits = max(0, 3 - math.floor(math.log10(abs(rounded))))
         return f"{value:.{min(digits, 6)}f}"
-    return str(value)
+    return printable(str(value))
 
 
 def rendered(tables: list[Table], stream: IO[str], color: Color) -> str:

@@ -8,14 +8,17 @@ from driftkit.records.io import parse_json
 from driftkit.records.schema import SCHEMA, Record, check_prompt, checker, kind_of
 from driftkit.workload.traces import Options, Trace
 from driftkit.workload.traces.mapping import Mapping
+from driftkit.workload.traces.timings import INSTANTS
 
 _check = checker(
     ("arrival_s",),
     (
-        *("id", "tenant", "tier", "tier_level", "prompt", "messages"),
+        *("id", "tenant", "tier", "tier_level", "prompt", "messages", "session"),
         *("prompt_tokens", "max_tokens", "trace_output_tokens"),
+        *INSTANTS[1:],
     ),
 )
+_check_completion = checker(("id",), INSTANTS)
 
 
 class Jsonl(Trace):
@@ -39,7 +42,10 @@ class Jsonl(Trace):
         record = parse_json(line)
         if self._mapping is not None:
             return [self._mapping.record(record, self._rows, self.label, line)]
-        if kind_of(record) != "request":
+        kind = kind_of(record)
+        if kind == "completion":
+            _check_completion(record)
+        if kind != "request":
             return [record]
         record = {"kind": "request", "schema": SCHEMA, **record}
         if record.get("id") is None:

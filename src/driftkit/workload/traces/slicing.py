@@ -31,7 +31,7 @@ class Slice:
     def of(self, records: Iterable[Record]) -> Iterator[Record]:
         start, end = self.window
         for record in records:
-            if record.get("kind") not in ("request", "completion"):
+            if not _arrives(record):
                 yield record
                 continue
             arrival = record["arrival_s"]
@@ -86,12 +86,22 @@ class _Rate:
 
 def in_order(records: Iterable[Record]) -> list[Record]:
     """Every record, by arrival, in the trace's order where they are equal; no arrival before 0."""
-    ordered = sorted(records, key=lambda record: record.get("arrival_s") or 0.0)
-    earliest = (ordered[0].get("arrival_s") or 0.0) if ordered else 0.0
+    ordered = sorted(records, key=_arrival_s)
+    earliest = min(map(_arrival_s, ordered), default=0.0)
     if earliest < 0:
         for record in ordered:
-            shift(record, earliest)
+            if _arrives(record):
+                shift(record, earliest)
     return ordered
+
+
+def _arrives(record: Record) -> bool:
+    """Whether it is a record of ours that says when it arrived; others pass through."""
+    return record.get("kind") in ("request", "completion") and record.get("arrival_s") is not None
+
+
+def _arrival_s(record: Record) -> float:
+    return float(record["arrival_s"]) if _arrives(record) else 0.0
 
 
 def parse_window(text: str) -> Window:
