@@ -5,8 +5,8 @@ its `weight` says, 1 without one, better tiers first. An empty tier's turn goes 
 Fractions are carried over to the next cycle; where a weight is below 1, all are multiples of the smallest.
 """
 
-from bisect import bisect_left, bisect_right, insort
 from collections import deque
+from heapq import heappop, heappush
 from typing import ClassVar
 
 from driftkit.policies.base import Queue
@@ -26,11 +26,15 @@ Tier = tuple[int, str]  # (level, name): the order of the cycle
 
 
 class WeightedQueue:
-    """Only tiers with somebody waiting are kept, sorted, so a pick costs the same with a million tenants."""
+    """Tiers with somebody waiting are in one of two heaps: those still to come in this cycle, and the rest.
+
+    So a pick costs the logarithm of the tenants, of whom there may be a million.
+    """
 
     def __init__(self) -> None:
         self._waiting: dict[Tier, deque[Job]] = {}
-        self._active: list[Tier] = []
+        self._this_cycle: list[Tier] = []
+        self._next_cycle: list[Tier] = []
         self._turn: Tier = (-(2**63), "")
         self._picks_left = 0
         self._carried: dict[Tier, float] = {}
@@ -40,24 +44,22 @@ class WeightedQueue:
     def push(self, job: Job, now: float) -> None:
         record = job.record
         tier = (record.get("tier_level") or 0, record.get("tier") or record.get("tenant") or "")
-        waiting = self._waiting.setdefault(tier, deque())
-        if not waiting:
-            insort(self._active, tier)
+        waiting = self._waiting.get(tier)
+        if waiting is None:
+            waiting = self._waiting[tier] = deque()
+            if tier != self._turn or not self._picks_left:  # else its turn is not over
+                heappush(self._this_cycle if tier > self._turn else self._next_cycle, tier)
         waiting.append(job)
         self._smallest = min(self._smallest, record.get("weight") or 1.0)
         self._size += 1
 
     def pop(self, now: float) -> Job:
-        active = self._active
-        place = bisect_left(active, self._turn)
-        if not self._picks_left or place == len(active) or active[place] != self._turn:
-            place = bisect_right(active, self._turn) % len(active)
-            self._turn = active[place]
-            self._picks_left = self._turns(self._turn)
+        if not self._picks_left or self._turn not in self._waiting:
+            self._pass_turn()
         waiting = self._waiting[self._turn]
         job = waiting.popleft()
         if not waiting:
-            del active[place], self._waiting[self._turn]
+            del self._waiting[self._turn]
             self._carried.pop(self._turn, None)
         self._picks_left -= 1
         self._size -= 1
@@ -65,6 +67,15 @@ class WeightedQueue:
 
     def __len__(self) -> int:
         return self._size
+
+    def _pass_turn(self) -> None:
+        """On to the next tier of the cycle; one that has had its picks comes again in the next."""
+        if not self._picks_left and self._turn in self._waiting:
+            heappush(self._next_cycle, self._turn)
+        if not self._this_cycle:
+            self._this_cycle, self._next_cycle = self._next_cycle, self._this_cycle
+        self._turn = heappop(self._this_cycle)
+        self._picks_left = self._turns(self._turn)
 
     def _turns(self, tier: Tier) -> int:
         """Picks of the tier in this cycle, by the record at its head and what the last cycle left."""
