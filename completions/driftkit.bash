@@ -50,6 +50,11 @@ _driftkit() {
             ;;
         *:--requests | \
             *:--length-scale | \
+            *:--map | \
+            *:--window | \
+            *:--limit | \
+            *:--rate-scale | \
+            *:--label | \
             *:--seed | \
             *:--batch-size | \
             *:--batch-wait | \
@@ -62,10 +67,11 @@ _driftkit() {
             *:--max-model-len | \
             *:--long-prefill-token-threshold | \
             *:--step-time-scale | \
-            *:--label | \
             *:--by | \
             *:--where | \
-            *:--baseline)
+            *:--baseline | \
+            *:--table | \
+            *:--fail-if)
             return
             ;;
         *:--lengths)
@@ -78,7 +84,20 @@ _driftkit() {
             return
             ;;
         *:--trace-format)
-            _driftkit_words 'azure jsonl auto'
+            _driftkit_words 'azure burstgpt mooncake servegen sharegpt openai-batch vllm-bench csv jsonl auto'
+            return
+            ;;
+        *:--as)
+            _driftkit_words 'recorded requests'
+            return
+            ;;
+        *:--tokenizer)
+            _driftkit_words 'builtin whitespace'
+            _driftkit_paths -f
+            return
+            ;;
+        *:--to)
+            _driftkit_words 'mooncake openai-batch'
             return
             ;;
         *:--on-error)
@@ -87,11 +106,6 @@ _driftkit() {
             ;;
         *:--model)
             _driftkit_words 'table prompt-length oracle'
-            return
-            ;;
-        *:--tokenizer)
-            _driftkit_words 'builtin whitespace'
-            _driftkit_paths -f
             return
             ;;
         *:--state)
@@ -131,7 +145,7 @@ _driftkit() {
             return
             ;;
         *:--format)
-            _driftkit_words 'table jsonl'
+            _driftkit_words 'table markdown csv jsonl'
             return
             ;;
         *:--color)
@@ -149,7 +163,7 @@ _driftkit() {
             ;;
         gen)
             if [[ $cur == -* ]]; then
-                _driftkit_words '--preset --requests --lengths --length-scale --trace --trace-format --seed --on-error --rejects --debug --unbuffered -h --help'
+                _driftkit_words '--preset --requests --lengths --length-scale --trace --trace-format --map --window --limit --rate-scale --sort --as --label --tokenizer --to --seed --on-error --rejects --debug --unbuffered -h --help'
             fi
             ;;
         estimate)
@@ -182,7 +196,7 @@ _driftkit() {
             ;;
         report)
             if [[ $cur == -* ]]; then
-                _driftkit_words '--by --where --baseline --format --color --seed --on-error --rejects --debug -h --help'
+                _driftkit_words '--by --where --baseline --table --trend --fail-if --format --color --seed --on-error --rejects --debug -h --help'
             else
                 _driftkit_paths -f
             fi

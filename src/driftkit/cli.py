@@ -40,6 +40,7 @@ EXIT_STATUSES = {
     1: "failure",
     2: "usage",
     3: "finished, but some records were skipped or failed",
+    4: "a gate of report --fail-if was crossed",
     INTERRUPTED: "interrupted",
     CLOSED_PIPE: "standard output closed",
     TERMINATED: "terminated",

@@ -18,6 +18,7 @@ SECTIONS = {
     "policies": "POLICIES",
     "estimators": "MODELS",
     "traces": "TRACE FORMATS",
+    "exports": "EXPORT FORMATS",
     "calibrators": "METHODS",
 }
 #: what other sections say better than the epilog of --help can
@@ -72,7 +73,7 @@ def _toplevel(group: Command, commands: list[Command]) -> list[str]:
         ]
     lines.append(".El")
     lines += _options(group)
-    lines += _environment([group, *commands]) + _exit_status() + _examples("driftkit")
+    lines += _environment([group, *commands]) + _exit_status([group, *commands]) + _examples("driftkit")
     return lines + see_also([f"driftkit-{command.name} 1" for command in commands] + ["driftkit-records 5"])
 
 
@@ -99,7 +100,7 @@ def _subcommand(command: Command, commands: list[Command]) -> list[str]:
         if title not in _SHORTENED:
             body = paragraph.removeprefix(f"{title}: ")
             lines += [f".Sh {title.upper()}", *prose(body[0].upper() + body[1:])]
-    lines += _environment([command]) + _files(command) + _exit_status() + _examples(command.name)
+    lines += _environment([command]) + _files(command) + _exit_status([command]) + _examples(command.name)
     others = ["driftkit 1", *(f"driftkit-{c.name} 1" for c in commands if c.name != command.name)]
     return lines + see_also([*others, "driftkit-records 5"])
 
@@ -130,7 +131,7 @@ def _options(command: Command) -> list[str]:
 
 def _explained(option: Option) -> list[str]:
     text = option.help
-    if not text.endswith("."):
+    if text[-1] not in ".?!":
         text += "."
     if option.name in surface.PROFILES and option.values:
         text += f" Built in: {', '.join(f'`{value}`' for value in option.values)}."
@@ -157,9 +158,13 @@ def _registry_section(table: str, option: Option) -> list[str]:
     return [*lines, ".El"]
 
 
-def _exit_status() -> list[str]:
+def _exit_status(commands: list[Command]) -> list[str]:
+    """A status that comes of an option is on the pages of the commands that have it."""
+    flags = {flag for command in commands for option in command.options for flag in option.flags}
     lines = [".Sh EXIT STATUS", ".Bl -tag -width Ds"]
     for code, meaning in cli.EXIT_STATUSES.items():
+        if not set(re.findall(r"--[a-z-]+", meaning)) <= flags:
+            continue
         lines += [f".It {code}", *prose(meaning[0].upper() + meaning[1:] + ".")]
     return [*lines, ".El"]
 

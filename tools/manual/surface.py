@@ -19,7 +19,13 @@ import click
 from driftkit import cli, registry
 
 #: options that take a name of the registry, by the parameter's name; each is a section of the man page
-TABLES = {"policy": "policies", "model": "estimators", "trace_format": "traces", "method": "calibrators"}
+TABLES = {
+    "policy": "policies",
+    "model": "estimators",
+    "trace_format": "traces",
+    "export": "exports",
+    "method": "calibrators",
+}
 #: options that take the name of a packaged profile, by the parameter's name: the kind of profile
 PROFILES = {"gpu": "gpu", "served_model": "model"}
 #: what --tokenizer takes besides files; tiktoken's encodings depend on its version
@@ -90,7 +96,7 @@ def entries(table: str) -> Iterator[tuple[str, list[str], list[str]]]:
         facts = []
         if getattr(cls, "reads", ()):
             facts.append("Needs " + ", ".join(f"`{field}`" for field in cls.reads) + ".")
-        if known := knobs(cls):
+        if known := knobs(cls) if table == "policies" else {}:
             facts.append("Knobs: " + ", ".join(f"`{k}` (default {v})" for k, v in known.items()) + ".")
         yield name, paragraphs, facts
 
@@ -202,7 +208,7 @@ def _bounds(type_: Any) -> str:
         parts.append(f"over {type_.min:g}" if type_.min_open else f"at least {type_.min:g}")
     if type_.max is not None:
         parts.append(f"under {type_.max:g}" if type_.max_open else f"at most {type_.max:g}")
-    return ", ".join(parts)
+    return re.sub(r"e([+-])0*", lambda match: "e" + match[1].strip("+"), ", ".join(parts))
 
 
 def _variables(option: click.Option, context: click.Context) -> tuple[str, ...]:
