@@ -67,6 +67,7 @@ _driftkit() {
             *:--max-model-len | \
             *:--long-prefill-token-threshold | \
             *:--step-time-scale | \
+            *:--run-id | \
             *:--by | \
             *:--where | \
             *:--baseline | \
@@ -79,7 +80,9 @@ _driftkit() {
             return
             ;;
         *:--trace | \
-            *:--rejects)
+            *:--rejects | \
+            *:--config | \
+            *:--manifest)
             _driftkit_paths -f
             return
             ;;
@@ -163,40 +166,40 @@ _driftkit() {
             ;;
         gen)
             if [[ $cur == -* ]]; then
-                _driftkit_words '--preset --requests --lengths --length-scale --trace --trace-format --map --window --limit --rate-scale --sort --as --label --tokenizer --to --seed --on-error --rejects --debug --unbuffered -h --help'
+                _driftkit_words '--preset --requests --lengths --length-scale --trace --trace-format --map --window --limit --rate-scale --sort --as --label --tokenizer --to --seed --on-error --rejects --config --manifest --debug --unbuffered --redact-prompt -h --help'
             fi
             ;;
         estimate)
             if [[ $cur == -* ]]; then
-                _driftkit_words '--model --tokenizer --state --served-model --unbuffered --on-error --rejects --debug -h --help'
+                _driftkit_words '--model --tokenizer --state --served-model --unbuffered --redact-prompt --on-error --rejects --config --manifest --debug -h --help'
             else
                 _driftkit_paths -f
             fi
             ;;
         schedule)
             if [[ $cur == -* ]]; then
-                _driftkit_words '--policy --param --no-plan --follow --gpu --served-model --batching --batch-size --batch-wait --dispatch --max-concurrency --max-num-batched-tokens --max-num-seqs --num-gpu-blocks --gpu-memory-utilization --block-size --max-model-len --long-prefill-token-threshold --step-time-scale --unbuffered --on-error --rejects --debug -h --help'
+                _driftkit_words '--policy --param --no-plan --follow --gpu --served-model --batching --batch-size --batch-wait --dispatch --max-concurrency --max-num-batched-tokens --max-num-seqs --num-gpu-blocks --gpu-memory-utilization --block-size --max-model-len --long-prefill-token-threshold --step-time-scale --unbuffered --redact-prompt --on-error --rejects --config --manifest --debug -h --help'
             else
                 _driftkit_paths -f
             fi
             ;;
         run)
             if [[ $cur == -* ]]; then
-                _driftkit_words '--engine --label --feedback --method --state --gpu --served-model --batching --batch-size --batch-wait --dispatch --max-concurrency --max-num-batched-tokens --max-num-seqs --num-gpu-blocks --gpu-memory-utilization --block-size --max-model-len --long-prefill-token-threshold --step-time-scale --unbuffered --on-error --rejects --debug -h --help'
+                _driftkit_words '--engine --label --run-id --follow --feedback --method --state --gpu --served-model --batching --batch-size --batch-wait --dispatch --max-concurrency --max-num-batched-tokens --max-num-seqs --num-gpu-blocks --gpu-memory-utilization --block-size --max-model-len --long-prefill-token-threshold --step-time-scale --unbuffered --redact-prompt --on-error --rejects --config --manifest --debug -h --help'
             else
                 _driftkit_paths -f
             fi
             ;;
         calibrate)
             if [[ $cur == -* ]]; then
-                _driftkit_words '--method --state --sort --live --unbuffered --on-error --rejects --debug -h --help'
+                _driftkit_words '--method --state --sort --live --unbuffered --redact-prompt --on-error --rejects --config --manifest --debug -h --help'
             else
                 _driftkit_paths -f
             fi
             ;;
         report)
             if [[ $cur == -* ]]; then
-                _driftkit_words '--by --where --baseline --table --trend --fail-if --format --color --seed --on-error --rejects --debug -h --help'
+                _driftkit_words '--by --where --baseline --table --trend --fail-if --format --color --seed --on-error --rejects --config --manifest --debug -h --help'
             else
                 _driftkit_paths -f
             fi

@@ -172,9 +172,18 @@ def _exit_status(commands: list[Command]) -> list[str]:
 def _environment(commands: list[Command]) -> list[str]:
     options = {option.name: option for command in commands for option in command.options}
     known: dict[str, str] = {}
+    command = commands[0]
+    if command.prefix:
+        variable = f"{command.prefix}{'OPTION' if command.name else 'COMMAND_OPTION'}"
+        known[variable] = (
+            f"Sets an option of {command.name or 'a command'} where the command line does not: the option's "
+            f"name in capitals, `_` for `-`."
+        )
     for option in options.values():
         known |= EXTRA["environment"].get(option.name, {})
         for variable in option.variables:
+            if not command.name and any(variable.startswith(c.prefix) for c in commands[1:]):
+                continue  # on the page of its command
             known[variable] = f"Sets {option.flags[0]} where the command line does not."
     if not known:
         return []

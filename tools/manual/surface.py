@@ -52,7 +52,7 @@ class Option:
     bounds: str
     repeatable: bool
     required: bool
-    variables: tuple[str, ...]  # environment variables that set it
+    variables: tuple[str, ...]  # environment variables of other names than its own that set it
     ends: bool  # prints something and exits, as --help does
 
 
@@ -64,6 +64,7 @@ class Command:
     epilog: tuple[str, ...]
     options: tuple[Option, ...]
     files: bool  # whether it reads the files that it is given
+    prefix: str  # of the environment variables that set its options, if there are any
 
 
 def driftkit() -> Command:
@@ -135,6 +136,7 @@ def _command(name: str, summary: str, context: click.Context) -> Command:
             _option(p, context) for p in parameters if isinstance(p, click.Option) and not p.hidden
         ),
         files=any(isinstance(p, click.Argument) for p in parameters),
+        prefix=f"{context.auto_envvar_prefix}_" if context.auto_envvar_prefix else "",
     )
 
 
@@ -149,7 +151,7 @@ def _option(option: click.Option, context: click.Context) -> Option:
     values = _values(option, name)
     if values and default and re.fullmatch(r"\S+", default) and default not in values:
         values = (*values, default)
-    flag = option.is_flag or option.count
+    flag = bool(option.is_flag or option.count)
     return Option(
         name=name,
         flags=(*option.opts, *option.secondary_opts),
@@ -163,7 +165,7 @@ def _option(option: click.Option, context: click.Context) -> Option:
         repeatable=option.multiple,
         required=option.required,
         variables=_variables(option, context),
-        ends=option.is_eager,
+        ends=option.is_eager and flag,
     )
 
 
@@ -214,7 +216,8 @@ def _bounds(type_: Any) -> str:
 def _variables(option: click.Option, context: click.Context) -> tuple[str, ...]:
     if option.envvar:
         return (option.envvar,) if isinstance(option.envvar, str) else tuple(option.envvar)
-    if context.auto_envvar_prefix and option.allow_from_autoenv and option.expose_value:
+    own = {flag.removeprefix("--").replace("-", "_") for flag in option.opts}
+    if context.auto_envvar_prefix and not option.is_eager and option.name not in own:
         return (f"{context.auto_envvar_prefix}_{(option.name or '').upper()}",)
     return ()
 
