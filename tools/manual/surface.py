@@ -165,7 +165,7 @@ def _option(option: click.Option, context: click.Context) -> Option:
         repeatable=option.multiple,
         required=option.required,
         variables=_variables(option, context),
-        ends=option.is_eager and flag,
+        ends=bool({"--help", "--version"} & set(option.opts)),
     )
 
 
