@@ -35,6 +35,17 @@ CLOSED_PIPE = 141
 INTERRUPTED = 130
 TERMINATED = 143  # 128 + SIGTERM
 
+EXIT_STATUSES = {
+    0: "done",
+    1: "failure",
+    2: "usage",
+    3: "finished, but some records were skipped or failed",
+    4: "a gate of report --fail-if was crossed",
+    INTERRUPTED: "interrupted",
+    CLOSED_PIPE: "standard output closed",
+    TERMINATED: "terminated",
+}
+
 
 class Terminated(BaseException):
     """SIGTERM, as an exception: what was written is flushed, and state is left as it was."""
@@ -76,8 +87,7 @@ class Commands(click.Group):
         "max_content_width": 100,
         "auto_envvar_prefix": "DRIFTKIT",
     },
-    epilog="Exit status: 0 done; 1 failure; 2 usage; 3 finished, but some records were skipped or failed; "
-    "4 a gate of report --fail-if was crossed; 130 interrupted; 141 standard output closed; 143 terminated.",
+    epilog="Exit status: " + "; ".join(f"{code} {what}" for code, what in EXIT_STATUSES.items()) + ".",
 )
 @click.version_option(__version__, "-V", "--version", prog_name="driftkit", message="%(prog)s %(version)s")
 def group() -> None:
@@ -86,8 +96,9 @@ def group() -> None:
     Small tools that pipe JSON lines:
 
     \b
-      driftkit gen --preset driftsched | driftkit estimate | driftkit schedule --policy sjf |
-        driftkit run | driftkit calibrate | driftkit report
+      driftkit gen --preset driftsched | driftkit estimate |
+        driftkit schedule --policy sjf | driftkit run |
+        driftkit calibrate | driftkit report
     """
 
 

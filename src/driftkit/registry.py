@@ -6,7 +6,6 @@ for a name that is not ours, because reading every installed package's metadata 
 
 from __future__ import annotations
 
-import difflib
 import importlib
 from typing import Any
 
@@ -68,6 +67,7 @@ def load(table: str, name: str) -> Any:
     if target is not None:
         module, _, attribute = target.partition(":")
         return getattr(importlib.import_module(module), attribute)
+    import difflib
     from importlib.metadata import entry_points
 
     for point in entry_points(group=f"driftkit.{table}.v1", name=name):

@@ -1,6 +1,7 @@
 """The paper's calibration: an exponential moving average of actual / base, per category.
 
-    measured = clip(actual / base, 0.25, 3),  bias = (1 - 0.1) * bias + 0.1 * measured
+    measured = clip(actual / base, 0.25, 3)
+    bias = (1 - 0.1) * bias + 0.1 * measured
 
 It starts at 1. The tier's and the input's factors stay outside, and cut outputs count as they are; both
 are the paper's (DriftSched, arXiv 2606.02982), and what `ratio` mends.

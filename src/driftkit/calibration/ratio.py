@@ -5,7 +5,7 @@ away like any other error. Three things make it hold with few and cut observatio
 
 - A cell (tenant x category) is shrunk towards its category, and the category towards "the estimate is
   right": weights n / (n + k), the posterior mean of a normal mean under a normal prior.
-- Memory is limited: beyond MEMORY observations an old one fades, so that the factor follows drift.
+- Memory is limited: beyond 300 observations (MEMORY) an old one fades, so that the factor follows drift.
 - An output cut at `max_tokens` is censored: it was going to be at least that long. It enters with the
   mean of a normal distribution above the cut (the E step of a Tobit model; Tobin 1958), and the estimate
   is cut at `max_tokens` in turn. Counted in words the cap, which is in tokens, says nothing, so there a

@@ -13,9 +13,10 @@ from driftkit.registry import names
 @click.command(
     epilog="Methods: ratio, the default, learns actual/estimate per tenant and category, shrunk towards the "
     "category, and treats outputs cut at max_tokens as censored; ema is the paper's moving average per "
-    "category. Prequential: a record's cal_output_tokens uses only what had finished before it arrived. Runs "
-    "are learned one after the other, the next with what the last has taught; to compare runs of the same "
-    "requests, calibrate each in a call of its own. "
+    "category.\n\n"
+    "Learning is prequential: a record's cal_output_tokens uses only what had finished before it arrived. "
+    "Runs are learned one after the other, the next with what the last has taught; to compare runs of the "
+    "same requests, calibrate each in a call of its own.\n\n"
     "Estimates made with --tokenizer whitespace are compared with actual_output_words."
 )
 @click.option(

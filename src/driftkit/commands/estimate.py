@@ -15,9 +15,9 @@ if TYPE_CHECKING:
 
 @click.command(
     epilog="Models: table is the paper's constants by category, stretched by tier and input length; "
-    "prompt-length takes the prompt's length for the output's; oracle reads trace_output_tokens. "
-    "Tokenizers: whitespace, builtin (a byte-level BPE, no network needed), a tiktoken encoding name, or a "
-    "tekken, .tiktoken or tokenizer.json file. A record that has prompt_tokens keeps them."
+    "prompt-length takes the prompt's length for the output's; oracle reads trace_output_tokens.\n\n"
+    "Tokenizers: one of whitespace, builtin (a byte-level BPE, no network needed), a tiktoken encoding, or a "
+    "tekken, .tiktoken or tokenizer.json file.\n\nA record that has prompt_tokens keeps them."
 )
 @click.option(
     "--model",

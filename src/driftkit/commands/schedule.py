@@ -8,6 +8,7 @@ import click
 
 from driftkit.commands.simulator import setup_of, simulator_options
 from driftkit.commands.stdio import Outcome, filter_options, output_options, reading, stdout
+from driftkit.registry import names
 
 if TYPE_CHECKING:
     from driftkit.records.job import Job
@@ -17,11 +18,16 @@ if TYPE_CHECKING:
 @click.command(
     epilog="Policies: fifo; priority (tier_level); weighted (a cycle of picks by weight, decided by run "
     "while it watches the queue); sjf (smallest est_total_tokens); aging (tier_level, less --param "
-    "rate=0.01 levels per second waited); oracle-sjf (true lengths); random (--param seed=0). Static "
-    "policies write vLLM's integer priority, lower first; anything may rewrite it before run. Without "
+    "rate=0.01 levels per second waited); oracle-sjf (true lengths); random (--param seed=0).\n\n"
+    "Static policies write vLLM's integer priority, lower first; anything may rewrite it before run. Without "
     "--follow all input is read before the first record is written."
 )
-@click.option("--policy", required=True, metavar="NAME", help="fifo, priority, weighted, sjf, aging, ...")
+@click.option(
+    "--policy",
+    required=True,
+    metavar="NAME",
+    help="Who is served next: " + ", ".join(names("policies")) + ".",
+)
 @click.option(
     "--param", "params", multiple=True, metavar="KNOB=VALUE", help="A knob of the policy; repeatable."
 )

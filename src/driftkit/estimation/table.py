@@ -1,6 +1,7 @@
 """The paper's admission-time estimate: a constant per category, stretched by tier and by input length.
 
-    estimate = int(base * bias * safety * input), input = min(1.5, 1 + prompt_tokens / 1000)
+    estimate = int(base * bias * safety * input)
+    input = min(1.5, 1 + prompt_tokens / 1000)
 
 Constants of DriftSched (arXiv 2606.02982), section "Admission-time estimate". They know the paper's
 categories and tiers; any other category counts as 256 tokens and any other tier as factor 1.
@@ -36,7 +37,7 @@ def classify(text: str) -> str:
 
 
 class Table:
-    """`warn` is told, once, when a record has neither a prompt nor a category that the table knows."""
+    """Warns, once, of records that have neither a prompt nor a category that the table knows."""
 
     name: ClassVar[str] = "table"
     reads: ClassVar[tuple[str, ...]] = ()

@@ -1,0 +1,210 @@
+# bash completion for driftkit; bash 4 or newer
+# Made by tools/make_docs.py from the commands; do not edit.
+
+_driftkit_words() {
+    mapfile -t -O ${#COMPREPLY[@]} COMPREPLY < <(compgen -W "$1" -- "$cur")
+}
+
+_driftkit_paths() { # -f for files, -d for folders
+    compopt -o filenames 2> /dev/null
+    mapfile -t -O ${#COMPREPLY[@]} COMPREPLY < <(compgen "$1" -- "$cur")
+}
+
+_driftkit_knobs() {
+    local i policy=''
+    for ((i = 1; i < COMP_CWORD; i++)); do
+        if [[ ${COMP_WORDS[i]} == --policy ]]; then
+            policy=${COMP_WORDS[i+1]}
+            [[ $policy == = ]] && policy=${COMP_WORDS[i+2]}
+        fi
+    done
+    case $policy in
+        aging) _driftkit_words 'rate=' ;;
+        random) _driftkit_words 'seed=' ;;
+    esac
+    compopt -o nospace 2> /dev/null
+}
+
+# `--option=value` reaches us as three words; readline puts in only what follows the `=`.
+_driftkit() {
+    local cur=${COMP_WORDS[COMP_CWORD]} prev=${COMP_WORDS[COMP_CWORD-1]} command='' i
+    if [[ $cur == = ]]; then
+        cur=''
+    elif [[ $prev == = ]]; then
+        prev=${COMP_WORDS[COMP_CWORD-2]}
+    fi
+    COMPREPLY=()
+    for ((i = 1; i < COMP_CWORD; i++)); do
+        case ${COMP_WORDS[i]} in
+            -*) ;;
+            *)
+                command=${COMP_WORDS[i]}
+                break
+                ;;
+        esac
+    done
+    case $command:$prev in
+        *:--preset)
+            _driftkit_words 'driftsched'
+            return
+            ;;
+        *:--requests | \
+            *:--length-scale | \
+            *:--map | \
+            *:--window | \
+            *:--limit | \
+            *:--rate-scale | \
+            *:--label | \
+            *:--seed | \
+            *:--batch-size | \
+            *:--batch-wait | \
+            *:--max-concurrency | \
+            *:--max-num-batched-tokens | \
+            *:--max-num-seqs | \
+            *:--num-gpu-blocks | \
+            *:--gpu-memory-utilization | \
+            *:--block-size | \
+            *:--max-model-len | \
+            *:--long-prefill-token-threshold | \
+            *:--step-time-scale | \
+            *:--run-id | \
+            *:--by | \
+            *:--where | \
+            *:--baseline | \
+            *:--table | \
+            *:--fail-if)
+            return
+            ;;
+        *:--lengths)
+            _driftkit_words 'near-cap chat'
+            return
+            ;;
+        *:--trace | \
+            *:--rejects | \
+            *:--config | \
+            *:--manifest)
+            _driftkit_paths -f
+            return
+            ;;
+        *:--trace-format)
+            _driftkit_words 'azure burstgpt mooncake servegen sharegpt openai-batch vllm-bench csv jsonl auto'
+            return
+            ;;
+        *:--as)
+            _driftkit_words 'recorded requests'
+            return
+            ;;
+        *:--tokenizer)
+            _driftkit_words 'builtin whitespace'
+            _driftkit_paths -f
+            return
+            ;;
+        *:--to)
+            _driftkit_words 'mooncake openai-batch'
+            return
+            ;;
+        *:--on-error)
+            _driftkit_words 'fail skip'
+            return
+            ;;
+        *:--model)
+            _driftkit_words 'table prompt-length oracle'
+            return
+            ;;
+        *:--state)
+            _driftkit_paths -d
+            return
+            ;;
+        *:--served-model)
+            _driftkit_words 'qwen1.5-1.8b'
+            return
+            ;;
+        *:--policy)
+            _driftkit_words 'fifo priority weighted sjf aging oracle-sjf random'
+            return
+            ;;
+        *:--param)
+            _driftkit_knobs
+            return
+            ;;
+        *:--gpu)
+            _driftkit_words 'l4'
+            return
+            ;;
+        *:--batching)
+            _driftkit_words 'continuous static'
+            return
+            ;;
+        *:--dispatch)
+            _driftkit_words 'engine client'
+            return
+            ;;
+        *:--engine)
+            _driftkit_words 'sim'
+            return
+            ;;
+        *:--method)
+            _driftkit_words 'ratio ema'
+            return
+            ;;
+        *:--format)
+            _driftkit_words 'table markdown csv jsonl'
+            return
+            ;;
+        *:--color)
+            _driftkit_words 'auto always never'
+            return
+            ;;
+    esac
+    case $command in
+        '')
+            if [[ $cur == -* ]]; then
+                _driftkit_words '-V --version -h --help'
+            else
+                _driftkit_words 'gen estimate schedule run calibrate report'
+            fi
+            ;;
+        gen)
+            if [[ $cur == -* ]]; then
+                _driftkit_words '--preset --requests --lengths --length-scale --trace --trace-format --map --window --limit --rate-scale --sort --as --label --tokenizer --to --seed --on-error --rejects --config --manifest --debug --unbuffered --redact-prompt -h --help'
+            fi
+            ;;
+        estimate)
+            if [[ $cur == -* ]]; then
+                _driftkit_words '--model --tokenizer --state --served-model --unbuffered --redact-prompt --on-error --rejects --config --manifest --debug -h --help'
+            else
+                _driftkit_paths -f
+            fi
+            ;;
+        schedule)
+            if [[ $cur == -* ]]; then
+                _driftkit_words '--policy --param --no-plan --follow --gpu --served-model --batching --batch-size --batch-wait --dispatch --max-concurrency --max-num-batched-tokens --max-num-seqs --num-gpu-blocks --gpu-memory-utilization --block-size --max-model-len --long-prefill-token-threshold --step-time-scale --unbuffered --redact-prompt --on-error --rejects --config --manifest --debug -h --help'
+            else
+                _driftkit_paths -f
+            fi
+            ;;
+        run)
+            if [[ $cur == -* ]]; then
+                _driftkit_words '--engine --label --run-id --follow --feedback --method --state --gpu --served-model --batching --batch-size --batch-wait --dispatch --max-concurrency --max-num-batched-tokens --max-num-seqs --num-gpu-blocks --gpu-memory-utilization --block-size --max-model-len --long-prefill-token-threshold --step-time-scale --unbuffered --redact-prompt --on-error --rejects --config --manifest --debug -h --help'
+            else
+                _driftkit_paths -f
+            fi
+            ;;
+        calibrate)
+            if [[ $cur == -* ]]; then
+                _driftkit_words '--method --state --sort --live --unbuffered --redact-prompt --on-error --rejects --config --manifest --debug -h --help'
+            else
+                _driftkit_paths -f
+            fi
+            ;;
+        report)
+            if [[ $cur == -* ]]; then
+                _driftkit_words '--by --where --baseline --table --trend --fail-if --format --color --seed --on-error --rejects --config --manifest --debug -h --help'
+            else
+                _driftkit_paths -f
+            fi
+            ;;
+    esac
+}
+
+complete -F _driftkit driftkit

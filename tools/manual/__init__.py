@@ -1,0 +1,1 @@
+"""The man pages and completions, made from the commands themselves."""
