@@ -31,6 +31,12 @@ def test_flag_over_environment_over_file(config: Path) -> None:
     assert requests(run(["gen"], env={"DRIFTKIT_CONFIG": str(config)}).stdout) == 30
 
 
+def test_a_variable_is_named_as_the_flag_is(stages: Stages) -> None:
+    env = {"DRIFTKIT_REPORT_TABLE": "fairness", "DRIFTKIT_REPORT_FORMAT": "csv"}
+    out = run(["report", stages.calibrated], env=env).stdout
+    assert out == ok(["report", "--table", "fairness", "--format", "csv", stages.calibrated])
+
+
 def test_a_required_option_may_come_from_the_file(stages: Stages, tmp_path: Path) -> None:
     (tmp_path / "c.toml").write_text('[schedule]\npolicy = "aging"\nparam = "rate=0.5"\nno-plan = true\n')
     rows = records(ok(["schedule", "--config", tmp_path / "c.toml", stages.estimated]))

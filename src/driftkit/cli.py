@@ -62,6 +62,10 @@ class Commands(click.Group):
             return None
         module = importlib.import_module(f"driftkit.commands.{cmd_name}")
         command: click.Command = module.command
+        for option in command.params:
+            if isinstance(option, click.Option) and not option.is_eager:
+                flag = option.opts[-1].removeprefix("--")
+                option.envvar = f"DRIFTKIT_{cmd_name}_{flag}".upper().replace("-", "_")
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
@@ -85,7 +89,6 @@ class Commands(click.Group):
     context_settings={
         "help_option_names": ["-h", "--help"],
         "max_content_width": 100,
-        "auto_envvar_prefix": "DRIFTKIT",
     },
     epilog="Exit status: " + "; ".join(f"{code} {what}" for code, what in EXIT_STATUSES.items()) + ".",
 )

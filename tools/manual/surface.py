@@ -132,15 +132,13 @@ def _command(name: str, summary: str, context: click.Context) -> Command:
         # the first paragraph is the summary again
         description=tuple(p for p in description if p.rstrip(".") != summary.rstrip(".")),
         epilog=tuple(_paragraphs(command.epilog)),
-        options=tuple(
-            _option(p, context) for p in parameters if isinstance(p, click.Option) and not p.hidden
-        ),
+        options=tuple(_option(p) for p in parameters if isinstance(p, click.Option) and not p.hidden),
         files=any(isinstance(p, click.Argument) for p in parameters),
-        prefix=f"{context.auto_envvar_prefix}_" if context.auto_envvar_prefix else "",
+        prefix=f"DRIFTKIT_{name}_".upper() if name else "DRIFTKIT_",
     )
 
 
-def _option(option: click.Option, context: click.Context) -> Option:
+def _option(option: click.Option) -> Option:
     name = option.name or ""
     text = " ".join((option.help or "").split())
     default = ""
@@ -164,7 +162,7 @@ def _option(option: click.Option, context: click.Context) -> Option:
         bounds=_bounds(option.type),
         repeatable=option.multiple,
         required=option.required,
-        variables=_variables(option, context),
+        variables=_variables(option),
         ends=bool({"--help", "--version"} & set(option.opts)),
     )
 
@@ -213,13 +211,9 @@ def _bounds(type_: Any) -> str:
     return re.sub(r"e([+-])0*", lambda match: "e" + match[1].strip("+"), ", ".join(parts))
 
 
-def _variables(option: click.Option, context: click.Context) -> tuple[str, ...]:
-    if option.envvar:
-        return (option.envvar,) if isinstance(option.envvar, str) else tuple(option.envvar)
-    own = {flag.removeprefix("--").replace("-", "_") for flag in option.opts}
-    if context.auto_envvar_prefix and not option.is_eager and option.name not in own:
-        return (f"{context.auto_envvar_prefix}_{(option.name or '').upper()}",)
-    return ()
+def _variables(option: click.Option) -> tuple[str, ...]:
+    """The variables whose names do not follow from the option's."""
+    return (str(option.envvar),) if option.envvar and option.is_eager else ()
 
 
 def _paragraphs(text: str | None) -> list[str]:

@@ -29,8 +29,8 @@ def configure(ctx: click.Context, param: click.Parameter, path: str | None) -> N
 
 
 def _check_environment(ctx: click.Context, options: dict[str, click.Option]) -> None:
-    prefix = f"{ctx.auto_envvar_prefix}_"
-    known = {prefix + (option.name or "").upper() for option in options.values()}
+    prefix = f"DRIFTKIT_{ctx.info_name}_".upper()
+    known = {str(option.envvar) for option in options.values()}
     for name in os.environ:
         if name.startswith(prefix) and name not in known:
             raise UsageError(

@@ -64,7 +64,8 @@ class Arrivals:
             self.due = math.inf
             self._pass_barrier()
         else:
-            self.due = head.arrival_s + self._shift
+            # the shift is rounded: one who comes with a barrier must not be due a digit before it
+            self.due = max(self.due, head.arrival_s + self._shift)
         if self._feedback is not None:
             self._feedback.admit(job)
         return job

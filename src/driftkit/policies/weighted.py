@@ -55,23 +55,23 @@ class WeightedQueue:
 
     def pop(self, now: float) -> Job:
         if not self._picks_left or self._turn not in self._waiting:
-            self._pass_turn()
+            self._take_turn()
         waiting = self._waiting[self._turn]
         job = waiting.popleft()
         if not waiting:
             del self._waiting[self._turn]
             self._carried.pop(self._turn, None)
         self._picks_left -= 1
+        if not self._picks_left and waiting:
+            heappush(self._next_cycle, self._turn)
         self._size -= 1
         return job
 
     def __len__(self) -> int:
         return self._size
 
-    def _pass_turn(self) -> None:
-        """On to the next tier of the cycle; one that has had its picks comes again in the next."""
-        if not self._picks_left and self._turn in self._waiting:
-            heappush(self._next_cycle, self._turn)
+    def _take_turn(self) -> None:
+        """On to the next tier of the cycle, or of the next one."""
         if not self._this_cycle:
             self._this_cycle, self._next_cycle = self._next_cycle, self._this_cycle
         self._turn = heappop(self._this_cycle)
