@@ -475,15 +475,18 @@ def test_an_input_of_refused_prompts_only_ends() -> None:
 
 
 @pytest.mark.parametrize(
-    ("setup", "policy", "says"),
+    ("options", "policy", "says"),
     [
-        (Setup(dispatch="engine"), "weighted", "weighted must watch the queue"),
-        (Setup(dispatch="engine", batching="static"), "fifo", "filled by driftkit"),
+        ({"dispatch": "engine"}, "weighted", "weighted must watch the queue"),
+        ({"dispatch": "engine", "batching": "static"}, "fifo", "filled by driftkit"),
+        ({"dispatch": "engine", "max_concurrency": 3}, "fifo", "nothing is held back"),
+        ({"max_concurrency": 3}, "fifo", "nothing is held back"),
+        ({"batching": "static", "max_concurrency": 3}, "fifo", "--batch-size"),
     ],
 )
-def test_ways_to_dispatch_that_cannot_be(setup: Setup, policy: str, says: str) -> None:
+def test_ways_to_dispatch_that_cannot_be(options: dict[str, Any], policy: str, says: str) -> None:
     with pytest.raises(UsageError, match=says):
-        simulate(jobs_of([Request(0, 1, 1, None, 0, False)], policy), setup, parse(policy))
+        simulate(jobs_of([Request(0, 1, 1, None, 0, False)], policy), Setup(**options), parse(policy))
 
 
 # --- against queueing theory ----------------------------------------------------------------------

@@ -18,17 +18,8 @@ from typing import NoReturn
 import click
 
 from driftkit import __version__
-from driftkit.commands import MANIFEST
+from driftkit.commands import COMMANDS, MANIFEST
 from driftkit.errors import DriftkitError, printable
-
-COMMANDS = {
-    "gen": "Make a tenant workload, or read a trace.",
-    "estimate": "Add a token budget to every request.",
-    "schedule": "Order requests under a policy, and plan when each starts.",
-    "run": "Execute requests and record what happened.",
-    "calibrate": "Learn from completions how wrong the estimates are.",
-    "report": "Print latency, error and fairness tables.",
-}
 
 # 128 + SIGPIPE: what a shell reports for a program that a closed pipe ended
 CLOSED_PIPE = 141

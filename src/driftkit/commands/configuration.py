@@ -13,6 +13,7 @@ from typing import Any
 
 import click
 
+from driftkit.commands import COMMANDS
 from driftkit.errors import UsageError
 
 
@@ -41,8 +42,6 @@ def _check_environment(ctx: click.Context, options: dict[str, click.Option]) -> 
 def _values(ctx: click.Context, path: str, options: dict[str, click.Option]) -> dict[str, Any]:
     """The table of this command, by click's names; UsageError for what no command or option has."""
     import tomllib
-
-    from driftkit.cli import COMMANDS
 
     try:
         with open(path, "rb") as file:

@@ -14,11 +14,14 @@ from driftkit.errors import UsageError
 from driftkit.policies.base import Policy
 from driftkit.records.job import Job
 
+NOTHING_HELD = "--max-concurrency: under --dispatch engine nothing is held back"
+
 
 @dataclass(frozen=True, slots=True)
 class Setup:
-    """How to simulate. None takes the profile's, the model's or the policy's own value.
+    """How to simulate; UsageError for what cannot be.
 
+    None takes the profile's, the model's or the policy's own value.
     `batch_wait` is in seconds; `step_time_scale` multiplies every step, to see what hangs on it.
     """
 
@@ -37,6 +40,14 @@ class Setup:
     max_model_len: int | None = None
     long_prefill_token_threshold: int = 0
     step_time_scale: float = 1.0
+
+    def __post_init__(self) -> None:
+        if self.batching == "static" and self.dispatch == "engine":
+            raise UsageError("--dispatch engine: gang batches are filled by driftkit, not by the engine")
+        if self.batching == "static" and self.max_concurrency is not None:
+            raise UsageError("--max-concurrency: a gang has --batch-size requests, and one runs at a time")
+        if self.dispatch == "engine" and self.max_concurrency is not None:
+            raise UsageError(NOTHING_HELD, hint="use --dispatch client")
 
     def limits(self) -> Limits:
         """The admission limits; UsageError where vLLM would refuse to start."""
@@ -72,10 +83,6 @@ def simulate(
     limits, step_time = setup.limits(), setup.step_time()
     arrivals = Arrivals(jobs, feedback)
     if setup.batching == "static":
-        if setup.dispatch == "engine":
-            raise UsageError("--dispatch engine: gang batches are filled by driftkit, not by the engine")
-        if setup.max_concurrency is not None:
-            raise UsageError("--max-concurrency: a gang has --batch-size requests, and one runs at a time")
         engine = Simulator(limits, step_time, by_priority=False)
         return dispatch_gangs(arrivals, engine, policy.queue(), setup.batch_size, setup.batch_wait)
     mode = setup.dispatch or ("engine" if policy.static else "client")
@@ -84,8 +91,7 @@ def simulate(
         at_most = setup.max_concurrency or limits.max_num_seqs
         return dispatch(arrivals, engine, policy.queue(), at_most)
     if setup.max_concurrency is not None:
-        hint = "use --dispatch client"
-        raise UsageError("--max-concurrency: under --dispatch engine nothing is held back", hint=hint)
+        raise UsageError(NOTHING_HELD, hint="use --dispatch client")
     if not policy.static:
         raise UsageError(
             f"--dispatch engine: {policy.name} must watch the queue, an engine's priorities are fixed",
