@@ -373,7 +373,7 @@ arrival_tables = st.one_of(
         {
             "process": st.just("ramp"),
             "start_rps": st.floats(0.01, 20),
-            "end_rps": st.floats(0, 20),
+            "end_rps": st.just(0.0) | st.floats(0.01, 20),
             "over_s": st.floats(0.1, 50),
         }
     ),
