@@ -44,11 +44,21 @@ _driftkit() {
         esac
     done
     case $command:$prev in
-        *:--preset)
+        *:--preset | \
+            *:--print-spec)
             _driftkit_words 'driftsched'
             return
             ;;
+        *:--spec | \
+            *:--trace | \
+            *:--rejects | \
+            *:--config | \
+            *:--manifest)
+            _driftkit_paths -f
+            return
+            ;;
         *:--requests | \
+            *:--lengths | \
             *:--length-scale | \
             *:--map | \
             *:--window | \
@@ -73,17 +83,6 @@ _driftkit() {
             *:--baseline | \
             *:--table | \
             *:--fail-if)
-            return
-            ;;
-        *:--lengths)
-            _driftkit_words 'near-cap chat'
-            return
-            ;;
-        *:--trace | \
-            *:--rejects | \
-            *:--config | \
-            *:--manifest)
-            _driftkit_paths -f
             return
             ;;
         *:--trace-format)
@@ -166,7 +165,7 @@ _driftkit() {
             ;;
         gen)
             if [[ $cur == -* ]]; then
-                _driftkit_words '--preset --requests --lengths --length-scale --trace --trace-format --map --window --limit --rate-scale --sort --as --label --tokenizer --to --seed --on-error --rejects --config --manifest --debug --unbuffered --redact-prompt -h --help'
+                _driftkit_words '--preset --spec --print-spec --requests --lengths --length-scale --trace --trace-format --map --window --limit --rate-scale --sort --as --label --tokenizer --to --seed --on-error --rejects --config --manifest --debug --unbuffered --redact-prompt -h --help'
             fi
             ;;
         estimate)

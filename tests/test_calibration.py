@@ -24,8 +24,7 @@ from driftkit.estimation.base import NoCorrection, annotate
 from driftkit.estimation.table import Table
 from driftkit.policies.base import StaticPolicy, parse
 from driftkit.records.completion import completion, in_order_of_arrival, job_of
-from driftkit.workload import driftsched
-from driftkit.workload.lengths import named
+from driftkit.workload import generate, presets, spec
 
 Record = dict[str, Any]
 CALIBRATORS: list[Callable[[], Calibrator]] = [Ema, Ratio]
@@ -485,7 +484,7 @@ def test_calibrating_afterwards_replays_the_feedback_of_the_run_bit_for_bit(
 ) -> None:
     """150 of the paper's requests; an overlong prompt among them is refused, and teaches neither."""
     built = parse(policy)
-    records = list(driftsched.requests(150, named("near-cap"), seed=5))
+    records = list(generate.requests(spec.read(presets.text("driftsched")), seed=5, total=150))
     for number, record in enumerate(records):
         record["prompt_tokens"] = 3000 if number == 40 else 20 + number % 50
         annotate(record, Table(lambda text: None), NoCorrection())

@@ -42,6 +42,7 @@ from driftkit.cli import COMMANDS
 from driftkit.registry import names
 
 REQUESTS = 48
+EXAMPLE_SPEC = Path(__file__).resolve().parent.parent / "examples" / "tenants.toml"
 BAD_LINE = 17
 
 # each makes something else of a good line, which is then refused with these words
@@ -437,6 +438,10 @@ class TestGen(OutputContract):
         return [self.name, *self.options, "600"]
 
 
+class TestGenFromSpec(TestGen):
+    options = ("--spec", str(EXAMPLE_SPEC), "--requests")
+
+
 class TestGenFromTrace(OutputContract, InputContract, StreamContract, SilentWhenEmpty, PassThroughContract):
     name = "gen"
     options = ("--trace",)
@@ -534,6 +539,8 @@ class TestUsage:
             ("frobnicate", "frobnicate", "schedule"),
             ("--bogus", "--bogus", "--help"),
             ("gen", "--preset", "--trace"),
+            ("gen --preset driftsched --spec x.toml", "--preset", "--spec"),
+            ("gen --print-spec driftsch", "driftsch", "driftsched"),
             ("gen --preset driftsch", "driftsch", "driftsched"),
             ("gen --preset driftsched --sed 1", "--sed", "--seed"),
             ("gen --preset driftsched --requests 0", "--requests", "1"),

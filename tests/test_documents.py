@@ -65,3 +65,10 @@ def test_the_azure_example_compares_policies(azure_csv: Path) -> None:
     printed = shell(f"gzip -k {azure_csv} && {ROOT}/examples/azure.sh {azure_csv}.gz", azure_csv.parent)
     for policy in ("fifo", "priority", "sjf", "oracle-sjf"):
         assert re.search(rf"(?m)^  {policy} +e2e_s +300 ", printed)
+
+
+def test_the_example_of_three_tenants_compares_policies(tmp_path: Path) -> None:
+    printed = shell(f"{ROOT}/examples/tenants.sh", tmp_path)
+    for policy in ("fifo", "priority", "sjf", "oracle-sjf"):
+        for tier in ("interactive", "background"):
+            assert re.search(rf"(?m)^  {policy} +{tier} +e2e_s +\d+ ", printed)

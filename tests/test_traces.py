@@ -1014,7 +1014,7 @@ def test_a_gateway_log_goes_to_the_report(tmp_path: Path) -> None:
         ("--preset driftsched --window 0:1", "--window goes with --trace, not with --preset"),
         ("--preset driftsched --map a=b", "--map goes with --trace, not with --preset"),
         ("--preset driftsched --sort", "--sort goes with --trace, not with --preset"),
-        ("--trace - --requests 3", "--requests goes with --preset, not with --trace"),
+        ("--trace - --requests 3", "--requests goes with --preset and --spec, not with --trace"),
         ("--trace - --trace-format azure --map a=b", "--map goes with csv and jsonl, not with azure"),
         ("--trace - --window 3", "--window: expected START:END in seconds, got '3'"),
         ("--preset driftsched --to moncake", "no export format named 'moncake'"),

@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 
 from driftkit import rng
 from driftkit.errors import UsageError
-from driftkit.workload import driftsched
-from driftkit.workload.lengths import LengthModel, Lognormal, named
+from driftkit.workload import generate, presets, spec
+from driftkit.workload.lengths import LengthModel, Lognormal, Mixture, Words
 
 Record = dict[str, Any]
 LARGE = 30_000  # a phase of 10,000 and one of 20,000: several chunks of random numbers each
@@ -30,9 +30,20 @@ MIXES = {
 GAPS = {"learning": (0.05, 0.15), "stress": (0.005, 0.03)}
 
 
+def driftsched(total: int, seed: int, lengths: str | None = None, scale: float = 1.0) -> list[Record]:
+    return list(generate.requests(spec.read(presets.text("driftsched"), lengths, scale), seed, total))
+
+
+def named(name: str) -> LengthModel:
+    """The preset's length model of that name."""
+    output = spec.read(presets.text("driftsched"), name).settings.output
+    assert output is not None
+    return output
+
+
 @functools.cache
 def workload(total: int = LARGE, seed: int = 0) -> tuple[Record, ...]:
-    return tuple(driftsched.requests(total, named("near-cap"), seed))
+    return tuple(driftsched(total, seed))
 
 
 def phase(name: str) -> list[Record]:
@@ -110,7 +121,7 @@ def test_one_barrier_where_the_stress_phase_begins() -> None:
     [(1, 0), (2, 1), (3, 1), (4, 1), (5, 2), (10, 3), (100, 33), (1000, 333), (3000, 1000)],
 )
 def test_a_third_is_learning_to_the_nearest_request(total: int, learning: int) -> None:
-    phases = Counter(record["phase"] for record in driftsched.requests(total, named("near-cap"), 0))
+    phases = Counter(record["phase"] for record in driftsched(total, 0))
     assert (phases["learning"], phases["stress"]) == (learning, total - learning)
 
 
@@ -132,15 +143,15 @@ def test_a_longer_workload_extends_each_phase(total: int) -> None:
 
 
 def test_another_seed_is_another_workload_and_the_same_seed_the_same() -> None:
-    once = list(driftsched.requests(300, named("near-cap"), 1))
-    assert once == list(driftsched.requests(300, named("near-cap"), 1))
-    assert once != list(driftsched.requests(300, named("near-cap"), 2))
+    once = driftsched(300, 1)
+    assert once == driftsched(300, 1)
+    assert once != driftsched(300, 2)
     for name in ("arrival_s", "tenant", "category", "trace_output_tokens"):
         assert [record[name] for record in once] != [record[name] for record in workload(300)]
 
 
 def test_another_length_model_changes_lengths_only() -> None:
-    other = list(driftsched.requests(300, named("near-cap").scaled(0.5), 0))
+    other = driftsched(300, 0, scale=0.5)
     lengths = ("trace_output_tokens", "trace_output_words")
     for mine, theirs in zip(workload(300), other, strict=True):
         assert {k: v for k, v in mine.items() if k not in lengths} == {
@@ -184,36 +195,40 @@ def test_near_cap_is_cut_and_counted_as_the_model_states() -> None:
 
 
 @pytest.mark.parametrize(
-    ("model", "cap", "u", "tokens"),
+    ("lengths", "cap", "u", "tokens"),
     [
         # the median, in caps and in tokens, below and above the cap
-        (LengthModel("m", (Lognormal(1, 0.5, 0.3),), True, 1.0, 0.0), 100, 0.5, 50),
-        (LengthModel("m", (Lognormal(1, 30.0, 0.3),), False, 1.0, 0.0), 100, 0.5, 30),
-        (LengthModel("m", (Lognormal(1, 300.0, 0.3),), False, 1.0, 0.0), 100, 0.5, 100),
+        (Mixture((Lognormal(1, 0.5, 0.3),), of_cap=True), 100, 0.5, 50),
+        (Mixture((Lognormal(1, 30.0, 0.3),)), 100, 0.5, 30),
+        (Mixture((Lognormal(1, 300.0, 0.3),)), 100, 0.5, 100),
         # one sigma above: 20 * exp(1) = 54.4
-        (LengthModel("m", (Lognormal(1, 20.0, 1.0),), False, 1.0, 0.0), 100, NormalDist().cdf(1.0), 54),
+        (Mixture((Lognormal(1, 20.0, 1.0),)), 100, NormalDist().cdf(1.0), 54),
         # never none, never more than the cap, at the very ends of u too
-        (LengthModel("m", (Lognormal(1, 20.0, 1.0),), False, 1.0, 0.0), 100, 0.0, 1),
-        (LengthModel("m", (Lognormal(1, 20.0, 1.0),), False, 1.0, 0.0), 100, 1 - 2**-53, 100),
+        (Mixture((Lognormal(1, 20.0, 1.0),)), 100, 0.0, 1),
+        (Mixture((Lognormal(1, 20.0, 1.0),)), 100, 1 - 2**-53, 100),
         # of two parts, the first takes u up to its share: the medians lie at 0.125 and 0.625
         (
-            LengthModel("m", (Lognormal(0.25, 10.0, 1.0), Lognormal(0.75, 80.0, 1.0)), False, 1.0, 0.0),
+            Mixture((Lognormal(0.25, 10.0, 1.0), Lognormal(0.75, 80.0, 1.0))),
             99,
             0.125,
             10,
         ),
         (
-            LengthModel("m", (Lognormal(0.25, 10.0, 1.0), Lognormal(0.75, 80.0, 1.0)), False, 1.0, 0.0),
+            Mixture((Lognormal(0.25, 10.0, 1.0), Lognormal(0.75, 80.0, 1.0))),
             99,
             0.625,
             80,
         ),
     ],
 )
-def test_lengths_by_hand(model: LengthModel, cap: int, u: float, tokens: int) -> None:
-    drawn, words = model.draw(cap, u, 0.5)
+def test_lengths_by_hand(lengths: Mixture, cap: int, u: float, tokens: int) -> None:
+    drawn = LengthModel(lengths).tokens(u, cap)
     assert drawn == pytest.approx(tokens, abs=1 if 1 < tokens < cap else 0)  # exp(log) may fall just below
-    assert words == drawn  # one word a token, no spread
+
+
+@pytest.mark.parametrize(("tokens", "words"), [(1, 1), (50, 38), (100, 76)])
+def test_words_by_hand(tokens: int, words: int) -> None:
+    assert Words(0.76, 0.0).of(tokens, 0.5) == words
 
 
 @settings(max_examples=100, deadline=None)
@@ -228,17 +243,18 @@ def test_lengths_are_within_the_cap_and_grow_with_the_scale(
     name: str, cap: int, length_u: float, words_u: float, factor: float
 ) -> None:
     model = named(name)
-    tokens, words = model.draw(cap, length_u, words_u)
+    tokens = model.tokens(length_u, cap)
     assert 1 <= tokens <= cap
-    assert words >= 1
-    scaled = model.scaled(factor).draw(cap, length_u, words_u)[0]
+    assert model.words is not None
+    assert model.words.of(tokens, words_u) >= 1
+    scaled = model.scaled(factor).tokens(length_u, cap)
     assert scaled >= tokens if factor >= 1 else scaled <= tokens
     assert model.scaled(1.0) == model
 
 
 def test_an_unknown_length_model_is_a_usage_error() -> None:
     with pytest.raises(UsageError) as caught:
-        named("near-cup")
+        spec.read(presets.text("driftsched"), "near-cup")
     assert "near-cup" in caught.value.message
     assert caught.value.hint is not None
     assert "near-cap" in caught.value.hint

@@ -11,6 +11,7 @@ import click
 
 from driftkit.commands.stdio import Outcome, error_options, output_options, seed_option, stdout
 from driftkit.registry import names
+from driftkit.workload import presets
 
 if TYPE_CHECKING:
     from driftkit.records.io import Reader
@@ -19,7 +20,9 @@ if TYPE_CHECKING:
 
 
 @click.command(
-    epilog="The driftsched preset is the paper's workload: a third of the requests in a learning phase, then "
+    epilog="A spec is a TOML file that describes tenants, arrivals and lengths; --print-spec shows a preset "
+    "as one, to start from. "
+    "The driftsched preset is the paper's workload: a third of the requests in a learning phase, then "
     "a barrier, then the stress phase. Length models: near-cap (outputs end near max_tokens, the paper's "
     "regime) and chat (fitted to Qwen1.5-1.8B-Chat). A trace without tenants gets the preset's three, drawn "
     "uniformly under --seed, one per session."
@@ -36,12 +39,20 @@ if TYPE_CHECKING:
     "and openai-batch have no arrivals, so that all arrive at 0. servegen (a folder, or a tar) draws from "
     "its clients' rates and histograms."
 )
-@click.option("--preset", type=click.Choice(["driftsched"]), help="Make this workload.")
-@click.option("--requests", type=click.IntRange(1), help="Requests of the preset in all.  [default: 3000]")
+@click.option("--preset", type=click.Choice(presets.NAMES), help="Make this workload.")
+@click.option("--spec", metavar="FILE", help="Make the workload that this TOML file describes (- is stdin).")
+@click.option(
+    "--print-spec", type=click.Choice(presets.NAMES), help="Print the preset as a file for --spec, and end."
+)
+@click.option(
+    "--requests",
+    type=click.IntRange(1, 10**9),
+    help="How many requests in all, at most, instead of what the workload says (driftsched: 3000).",
+)
 @click.option(
     "--lengths",
-    type=click.Choice(["near-cap", "chat"]),
-    help="Length model of the preset.  [default: near-cap]",
+    metavar="NAME",
+    help="Take all output lengths from this model of the workload (driftsched: near-cap, chat).",
 )
 @click.option(
     "--length-scale",
@@ -102,6 +113,8 @@ def command(
     requests: int | None,
     lengths: str | None,
     length_scale: float | None,
+    spec: str | None,
+    print_spec: str | None,
     trace: str | None,
     trace_format: str,
     maps: tuple[str, ...],
@@ -126,23 +139,25 @@ def command(
     """
     from driftkit.records.io import Writer
 
-    if (preset is None) == (trace is None):
-        raise click.UsageError("give either --preset NAME or --trace FILE", click.get_current_context())
+    if sum(way is not None for way in (preset, spec, print_spec, trace)) != 1:
+        text = "give one of --preset NAME, --spec FILE, --print-spec NAME and --trace FILE"
+        raise click.UsageError(text, click.get_current_context())
+    if print_spec is not None:
+        stdout().write(presets.text(print_spec))
+        return 0
     outcome = Outcome("gen")
     writer = Writer(stdout(), unbuffered=unbuffered, redact=redact_prompt)
     if trace is None:
-        from driftkit.workload import driftsched
-        from driftkit.workload.lengths import named
-
         _only_with("--trace", outcome, maps=maps, window=window, limit=limit, label=label)
         _only_with("--trace", outcome, rate_scale=rate_scale, sort=sort or None, **{"as": kind})
-        model = named(lengths or "near-cap").scaled(length_scale or 1.0)
-        records = driftsched.requests(requests or driftsched.REQUESTS, model, seed)
+        records = _made(outcome, preset, spec or "-", seed, requests, lengths, length_scale)
     else:
         from driftkit.workload.traces import Options
         from driftkit.workload.traces.slicing import parse_window
 
-        _only_with("--preset", outcome, requests=requests, lengths=lengths, length_scale=length_scale)
+        _only_with(
+            "--preset and --spec", outcome, requests=requests, lengths=lengths, length_scale=length_scale
+        )
         options = Options(seed, parse_window(window) if window else None, maps, tokenizer, label)
         records = _trace(
             outcome, trace, trace_format, options, limit, rate_scale or 1.0, sort, kind, on_error, rejects
@@ -161,10 +176,39 @@ def _only_with(option: str, outcome: Outcome, **given: object) -> None:
     for name, value in given.items():
         if value not in (None, ()):
             flag = "--map" if name == "maps" else "--" + name.replace("_", "-")
-            other = "--preset" if option == "--trace" else "--trace"
+            other = "--preset and --spec" if option == "--trace" else "--trace"
             raise click.UsageError(
                 f"{flag} goes with {option}, not with {other}", click.get_current_context()
             )
+
+
+def _made(
+    outcome: Outcome,
+    preset: str | None,
+    path: str,
+    seed: int,
+    requests: int | None,
+    lengths: str | None,
+    length_scale: float | None,
+) -> Iterator[Record]:
+    """The workload of a preset, or of the spec at `path`."""
+    from driftkit.commands.stdio import reading
+    from driftkit.errors import DriftkitError, LineError
+    from driftkit.records.io import readable
+    from driftkit.workload import generate
+    from driftkit.workload.spec import read
+
+    if preset is not None:
+        name, data = preset, presets.text(preset)
+    else:
+        with reading(outcome, [path], "fail", None) as reader:
+            ((name, lines),) = reader.sources
+            data = b"".join(readable(name, lines))
+    try:
+        workload = read(data, lengths, length_scale or 1.0)
+    except LineError as error:
+        raise DriftkitError(f"{name}: {error.message}", hint=error.hint) from None
+    return generate.requests(workload, seed, requests)
 
 
 def _trace(

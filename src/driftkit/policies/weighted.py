@@ -1,4 +1,4 @@
-"""A cycle of picks by tier: five premium, three standard, two batch in the paper.
+"""A cycle of picks by tier, each as many as its weight: five, three and two in the paper.
 
 The cycle is read off the records: each tier (or tenant, where there are no tiers) takes as many turns as
 its `weight` says, 1 without one, better tiers first. An empty tier's turn goes to the next in the cycle.

@@ -21,7 +21,7 @@ from driftkit import rng
 from driftkit.errors import FieldError
 from driftkit.records.io import Reader, readable
 from driftkit.records.schema import Record
-from driftkit.workload.tenants import DRIFTSCHED
+from driftkit.workload import presets, spec
 
 Window = tuple[float, float]  # seconds of the trace: from, up to and without
 
@@ -99,13 +99,16 @@ def tenant_assigner(seed: int) -> Callable[[Record], None]:
     turns of a session have one tenant, drawn by the session's name.
     """
     stream = rng.stream(seed, "trace/tenant")
+    tenants = [
+        {"tenant": tenant.name, **tenant.fields} for tenant in spec.read(presets.text("driftsched")).tenants
+    ]
 
     def assign(record: Record) -> None:
         u = stream.random()
         if record.get("tenant") is None and record.get("tier") is None:
             if (session := record.get("session")) is not None:
                 u = rng.keyed(seed, "trace/tenant", str(session)) / 2**52
-            for field, value in DRIFTSCHED[int(u * len(DRIFTSCHED))].fields().items():
+            for field, value in tenants[int(u * len(tenants))].items():
                 if record.get(field) is None:
                     record[field] = value
 
