@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from driftkit.cli import COMMANDS
+from driftkit.commands import COMMANDS
 from driftkit.registry import names
 from manual import shells, surface
 from test_documents import ROOT

@@ -38,7 +38,7 @@ from cli import (
     start,
     without,
 )
-from driftkit.cli import COMMANDS
+from driftkit.commands import COMMANDS
 from driftkit.registry import names
 
 REQUESTS = 48

@@ -17,7 +17,8 @@ import check_install
 import make_docs
 from cli import Record, Stages, changed, jsonl, ok, without
 from driftkit import registry
-from driftkit.cli import COMMANDS, EXIT_STATUSES, group
+from driftkit.cli import EXIT_STATUSES, group
+from driftkit.commands import COMMANDS
 from driftkit.records.schema import FIELDS
 from manual import pages, surface
 from test_documents import ROOT, shell

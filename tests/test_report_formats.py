@@ -123,7 +123,7 @@ def test_names_cannot_break_out_of_a_markdown_table() -> None:
     rows: list[dict[str, Any]] = [{"name": "a|b\n<img> [x](y) `c`", "n": 1.5}]
     table = Table("t", "T", [("name", "name"), ("n", "n")], rows=rows, notes=["*so*"])
     assert markdown.rendered([table]) == (
-        "## T\n\n| name | n |\n|---|---:|\n| a\\|b \\<img\\> \\[x](y) \\`c\\` | 1.500 |\n\n- \\*so\\*\n"
+        "## T\n\n| name | n |\n|---|---:|\n| a\\|b\\\\n\\<img\\> \\[x](y) \\`c\\` | 1.500 |\n\n- \\*so\\*\n"
     )
 
 

@@ -10,7 +10,7 @@ import time
 import pytest
 
 from cli import DRIFTKIT
-from driftkit.cli import COMMANDS
+from driftkit.commands import COMMANDS
 
 HEAVY = {"numpy", "scipy", "tiktoken", "rich", "orjson"}
 HELPS = [["--help"], *([name, "--help"] for name in COMMANDS)]

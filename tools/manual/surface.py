@@ -17,6 +17,7 @@ from typing import Any
 import click
 
 from driftkit import cli, registry
+from driftkit.commands import COMMANDS
 
 #: options that take a name of the registry, by the parameter's name; each is a section of the man page
 TABLES = {
@@ -76,7 +77,7 @@ def driftkit() -> Command:
 def subcommands() -> Iterator[Command]:
     """The subcommands, in the order of the pipe."""
     parent = click.Context(cli.group, info_name="driftkit", **cli.group.context_settings)
-    for name, summary in cli.COMMANDS.items():
+    for name, summary in COMMANDS.items():
         command = cli.group.get_command(parent, name)
         assert command is not None
         context = click.Context(command, parent, info_name=name, **command.context_settings)
