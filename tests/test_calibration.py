@@ -268,10 +268,10 @@ def test_a_lookup_sees_the_last_change_strictly_before(times: list[int], asked: 
         history.append(float(time), number)
     for before in asked:
         known = [number for number, time in enumerate(times) if time < before]
-        assert history.at(float(before)) == (known[-1] if known else -1)
-    assert history.latest == len(times) - 1
+        assert history.at(float(before)) == (known[-1] if known else -1,)
+    assert history.latest == (len(times) - 1,)
     history.restart()
-    assert history.at(-math.inf) == history.latest == len(times) - 1
+    assert history.at(-math.inf) == history.latest == (len(times) - 1,)
 
 
 @pytest.mark.parametrize("new", CALIBRATORS)

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
+from array import array
 from bisect import bisect_left
-from typing import Any, ClassVar, Generic, Protocol, TypeVar
+from typing import Any, ClassVar, Protocol
 
 from driftkit.estimation.base import output_tokens
 from driftkit.records.schema import Record
-
-V = TypeVar("V")
 
 
 class Calibrator(Protocol):
@@ -37,33 +36,37 @@ class Calibrator(Protocol):
         ...
 
 
-class History(Generic[V]):
-    """A value and when it changed, so that a lookup sees only what was known before an instant."""
+class History:
+    """A few numbers and when they changed, so that a lookup sees only what was known before an instant.
 
-    __slots__ = ("_initial", "_times", "_values")
+    Packed, eight bytes a number: a run's changes are all kept, because who ended last may have arrived first.
+    """
 
-    def __init__(self, initial: V) -> None:
-        self._initial = initial
-        self._times: list[float] = []
-        self._values: list[V] = []
+    __slots__ = ("_initial", "_times", "_values", "latest")
 
-    @property
-    def latest(self) -> V:
-        return self._values[-1] if self._values else self._initial
+    def __init__(self, *initial: float) -> None:
+        self._initial = self.latest = initial
+        self._times = array("d")
+        self._values = array("d")
 
-    def at(self, before: float) -> V:
-        """The value from the last change strictly before `before`."""
+    def at(self, before: float) -> tuple[float, ...]:
+        """The numbers from the last change strictly before `before`."""
         place = bisect_left(self._times, before)
-        return self._values[place - 1] if place else self._initial
+        if place == len(self._times):
+            return self.latest
+        if not place:
+            return self._initial
+        width = len(self._initial)
+        return tuple(self._values[(place - 1) * width : place * width])
 
-    def append(self, time: float, value: V) -> None:
+    def append(self, time: float, *numbers: float) -> None:
         self._times.append(time)
-        self._values.append(value)
+        self._values.extend(numbers)
+        self.latest = numbers
 
     def restart(self) -> None:
         self._initial = self.latest
-        self._times.clear()
-        self._values.clear()
+        del self._times[:], self._values[:]
 
 
 def category_of(record: Record) -> str:

@@ -24,11 +24,11 @@ class Ema:
     caps = False
 
     def __init__(self) -> None:
-        self._biases: dict[str, History[float]] = {}
+        self._biases: dict[str, History] = {}
 
     def bias(self, record: Record, before: float) -> float:
         history = self._biases.get(category_of(record))
-        return history.at(before) if history is not None else 1.0
+        return history.at(before)[0] if history is not None else 1.0
 
     def learn(self, record: Record, finished_s: float) -> None:
         actual = observed_output(record)
@@ -37,14 +37,14 @@ class Ema:
             return
         measured = min(max(actual / base, LOWEST), HIGHEST)
         history = self._biases.setdefault(category_of(record), History(1.0))
-        history.append(finished_s, (1 - RATE) * history.latest + RATE * measured)
+        history.append(finished_s, (1 - RATE) * history.latest[0] + RATE * measured)
 
     def start_run(self) -> None:
         for history in self._biases.values():
             history.restart()
 
     def to_json(self) -> dict[str, Any]:
-        return {"bias_ratio": {category: h.latest for category, h in sorted(self._biases.items())}}
+        return {"bias_ratio": {category: h.latest[0] for category, h in sorted(self._biases.items())}}
 
     def load_json(self, state: dict[str, Any]) -> None:
         self._biases = {category: History(_bias(bias)) for category, bias in state["bias_ratio"].items()}

@@ -45,8 +45,8 @@ class Ratio:
     caps = True
 
     def __init__(self) -> None:
-        self._categories: dict[str, History[Moments]] = {}
-        self._cells: dict[tuple[str, str], History[Moments]] = {}
+        self._categories: dict[str, History] = {}
+        self._cells: dict[tuple[str, str], History] = {}
 
     def bias(self, record: Record, before: float) -> float:
         category = category_of(record)
@@ -57,16 +57,17 @@ class Ratio:
         if not actual or unbiased <= 0:
             return
         category, tenant = category_of(record), record.get("tenant") or ""
-        overall = self._categories.setdefault(category, History(_NOTHING))
-        cell = self._cells.setdefault((tenant, category), History(_NOTHING))
+        overall = self._categories.setdefault(category, History(*_NOTHING))
+        cell = self._cells.setdefault((tenant, category), History(*_NOTHING))
         log_ratio = min(max(math.log(actual / unbiased), -WIDEST), WIDEST)
         hidden = 0.0
         if record.get("finish_reason") == "length" and not counted_in_words(record):
             mean = self._mean(tenant, category, math.inf)
-            log_ratio, hidden = _above(log_ratio, mean, _shrunk_variance(cell.latest, overall.latest))
+            variance = _shrunk_variance(Moments(*cell.latest), Moments(*overall.latest))
+            log_ratio, hidden = _above(log_ratio, mean, variance)
             log_ratio = min(log_ratio, WIDEST)
         for history in (overall, cell):
-            history.append(finished_s, _updated(history.latest, log_ratio, hidden))
+            history.append(finished_s, *_updated(Moments(*history.latest), log_ratio, hidden))
 
     def start_run(self) -> None:
         for histories in (self._categories.values(), self._cells.values()):
@@ -80,8 +81,8 @@ class Ratio:
         }
 
     def load_json(self, state: dict[str, Any]) -> None:
-        self._categories = {name: History(_moments(*m)) for name, m in state["category"].items()}
-        self._cells = {(str(t), str(c)): History(_moments(*m)) for t, c, *m in state["cell"]}
+        self._categories = {name: History(*_moments(*m)) for name, m in state["category"].items()}
+        self._cells = {(str(t), str(c)): History(*_moments(*m)) for t, c, *m in state["cell"]}
 
     def _mean(self, tenant: str, category: str, before: float) -> float:
         """The shrunk mean log-ratio."""

@@ -21,6 +21,9 @@ check_completion = checker(
 )
 
 
+_FORGET_EVERY = 1024
+
+
 class Key(NamedTuple):
     """What a correction belongs to: it is no good for another estimator, tokenizer or model."""
 
@@ -87,7 +90,9 @@ class Stream:
             self.repeated.add(run)
         elif record.get("status", "ok") == "ok":
             learning.calibrator.learn(record, finished)
-            learning.new_runs[run] = learning.new_runs.get(run, 0) + 1
+            learned = learning.new_runs[run] = learning.new_runs.get(run, 0) + 1
+            if self._live and learned % _FORGET_EVERY == 0:
+                learning.calibrator.start_run()  # nobody asks what was known before
         return record
 
     def _start_run(self, run: str) -> None:

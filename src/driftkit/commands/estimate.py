@@ -76,6 +76,7 @@ def command(
     estimator = load("estimators", model)(outcome.warn_once)
     learned = Learned(StateFolder(state), None) if state is not None else None
     corrections: dict[Key, Correction] = {}
+    uncorrected = NoCorrection()
     check = checker(
         ("id", "arrival_s", *estimator.reads),
         ("tenant", "tier", "category", "prompt", "messages", "prompt_tokens", "max_tokens", "est_tokenizer"),
@@ -83,13 +84,13 @@ def command(
 
     def correction(record: Record) -> Correction:
         if learned is None:
-            return NoCorrection()
+            return uncorrected
         key = key_of({**record, "est_model": estimator.name}, served_model)
         if key not in corrections:
             known = learned.known(key)
             if known is None:
                 outcome.warn(f"{state}: nothing learned yet for {'/'.join(key)}; estimates stay as they are")
-            corrections[key] = known.calibrator if known is not None else NoCorrection()
+            corrections[key] = known.calibrator if known is not None else uncorrected
         return corrections[key]
 
     def estimate(record: Record) -> Record:

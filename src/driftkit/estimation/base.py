@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import ClassVar, Protocol
+from typing import ClassVar, NamedTuple, Protocol
 
 from driftkit.errors import FieldError
 from driftkit.records.schema import MOST, Record, length_class
 
 
-@dataclass(frozen=True, slots=True)
-class Estimate:
+class Estimate(NamedTuple):
     """Output tokens before any factor, and the factors of the paper: the tier's and the input's."""
 
     base_tokens: int
