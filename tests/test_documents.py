@@ -57,6 +57,20 @@ def test_the_readme_runs_from_top_to_bottom(tmp_path: Path, azure_csv: Path) -> 
     assert (tmp_path / "summary.jsonl").stat().st_size > 1000
 
 
+def test_the_gateway_log_of_the_readme(tmp_path: Path) -> None:
+    (block,) = re.findall(
+        r"```\n(driftkit gen --trace gateway.csv.*?)```", (ROOT / "README.md").read_text(), re.DOTALL
+    )
+    rows = [
+        f"{1_700_000_000_000 + 40 * n},{900 + n},{50 + n},{n % 9 + 1},{'red' if n % 3 else 'blue'}"
+        for n in range(60)
+    ]
+    (tmp_path / "gateway.csv").write_text("ts_ms,took_ms,in,out,team\n" + "\n".join(rows) + "\n")
+    printed = shell(block, tmp_path)
+    assert re.search(r"(?m)^  gateway +blue +e2e_s +20 ", printed)
+    assert re.search(r"(?m)^  gateway +red +e2e_s +40 ", printed)
+
+
 def test_the_readme_shows_what_the_demo_prints() -> None:
     shell(f"{sys.executable} {ROOT / 'tools' / 'update_readme.py'} --check", ROOT)
 
