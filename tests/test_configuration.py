@@ -86,6 +86,15 @@ def test_a_variable_that_no_option_reads_is_refused() -> None:
     assert hint == "  did you mean DRIFTKIT_GEN_SEED?"
 
 
+def test_a_flag_sets_aside_what_was_configured_instead_of_it(config: Path, tmp_path: Path) -> None:
+    """A shared file names a preset and a number; a call that reads a trace has a use for neither."""
+    trace = tmp_path / "trace.jsonl"
+    trace.write_bytes(jsonl([{"arrival_s": 0, "prompt_tokens": 3}]))
+    assert requests(run(["gen", "--config", config, "--trace", trace]).stdout) == 1
+    said(run(["gen", "--preset", "driftsched", "--trace", trace]), 2)
+    said(run(["gen", "--requests", "3", "--trace", trace]), 2)
+
+
 def test_other_commands_variables_are_none_of_its_business() -> None:
     env = {"DRIFTKIT_RUN_MAX_NUM_SEQS": "3", "DRIFTKIT_HOME": "x"}
     assert run(["gen", "--preset", "driftsched", "--requests", "3"], env=env).returncode == 0
@@ -127,6 +136,13 @@ def test_a_manifest_changes_nothing_else(stages: Stages, tmp_path: Path) -> None
         assert ok([*args, "--manifest", tmp_path / "m"]) == ok(args)
 
 
+def test_a_manifest_of_a_failure_is_what_cron_wants(tmp_path: Path) -> None:
+    path = tmp_path / "m"
+    result = run(["estimate", "--manifest", path], b'{"id":\n')
+    said(result, 1)
+    assert json.loads(path.read_bytes())["exit_status"] == 1
+
+
 def test_a_manifest_that_cannot_be_written_is_an_error(stages: Stages, tmp_path: Path) -> None:
     path = tmp_path / "no such folder" / "m"
     (line,) = said(run(["estimate", "--manifest", path, stages.requests]), 1)
@@ -151,6 +167,35 @@ def test_redacted_anywhere_no_prompt_is_written(stages: Stages) -> None:
 def test_gen_counts_what_it_leaves_out() -> None:
     rows = records(ok(["gen", "--preset", "driftsched", "--requests", "9", "--redact-prompt"]))
     assert all("prompt" not in row and row["prompt_tokens"] > 20 for row in rows)
+
+
+@pytest.mark.parametrize(
+    "args",
+    [
+        ["gen", "--preset", "driftsched", "--to", "openai-batch"],
+        ["estimate", "--on-error", "skip", "--rejects", "rejects"],
+    ],
+)
+def test_what_would_leak_is_refused(args: list[str]) -> None:
+    assert "--redact-prompt" in said(run([*args, "--redact-prompt"]), 2)[0]
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b'"SECRET"',
+        b'["SECRET"]',
+        b'{"custom_id":"a","body":{"prompt":["SECRET"]}}',
+        b'{"custom_id":"a","body":{"messages":["SECRET"]}}',
+        b'{"custom_id":"a","body":{"messages":"SECRET"}}',
+        b'{"conversations":["SECRET"]}',
+        b'{"conversations":[{"from":"human","value":["SECRET"]}]}',
+    ],
+)
+def test_no_message_of_a_foreign_format_shows_it_either(line: bytes) -> None:
+    result = run(["gen", "--trace", "-"], line + b"\n")
+    assert result.returncode == 1
+    assert b"SECRET" not in result.stderr
 
 
 def test_messages_are_private_too(stages: Stages) -> None:

@@ -155,7 +155,7 @@ def streams(data: bytes) -> Iterator[tuple[io.BytesIO, io.StringIO]]:
 
 def call(args: list[str], data: bytes) -> bytes:
     with streams(data) as (out, said):
-        code = cli._run(args)
+        code = cli._run(args, {})
     text = said.getvalue()
     event(f"exit status {code}")
     assert "internal error" not in text, text

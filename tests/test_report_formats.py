@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cli import Record, Stages, jsonl, ok, records, run, said
+from cli import Record, Stages, jsonl, ok, records, run, said, without
 from driftkit.reporting import csv as csv_format
 from driftkit.reporting import markdown
 from driftkit.reporting.report import NAMES
@@ -102,7 +102,7 @@ def test_csv_is_what_jsonl_says(stages: Stages) -> None:
 
 def test_csv_tables_are_parted_by_a_blank_line(stages: Stages) -> None:
     blocks = ok(["report", "--format", "csv", stages.calibrated]).decode().split("\n\n")
-    assert [block.split(",")[0] for block in blocks] == ["table"] * len(blocks)
+    assert [block.split(",")[0] for block in blocks] == ['"table"'] * len(blocks)
     assert len(blocks) >= 6
 
 
@@ -116,7 +116,7 @@ def test_no_cell_of_a_csv_starts_a_formula(text: str) -> None:
 
 def test_negative_numbers_stay_numbers_in_csv() -> None:
     table = Table("t", "T", [("x", "x")], rows=[{"x": -1.5}, {"x": None}, {"x": True}])
-    assert csv_format.rendered([table]) == "table,x\nt,-1.5\nt,\nt,true\n"
+    assert csv_format.rendered([table]) == '"table","x"\n"t",-1.5\n"t",""\n"t","true"\n'
 
 
 def test_names_cannot_break_out_of_a_markdown_table() -> None:
@@ -178,7 +178,10 @@ def test_a_gate_names_the_rows_that_cross_it() -> None:
         ("e2e_s.p99>3 labl=fifo", "did you mean label?"),
         ("e2e_s.p99>3 label=fifi", "did you mean fifo?"),
         ("e2e_s.label>3", None),
-        ("goodput.met>3", None),
+        ("e2e_s.p99>nan", None),
+        ("e2e_s.p99>1e400", None),
+        ('e2e_s.p99>3 label="fifo', None),
+        ("e2e_s.p99>3 label", None),
     ],
 )
 def test_a_gate_that_says_nothing_is_a_bad_call(gate: str, hint: str | None) -> None:
@@ -187,6 +190,70 @@ def test_a_gate_that_says_nothing_is_a_bad_call(gate: str, hint: str | None) -> 
     assert first.startswith(f"driftkit report: --fail-if {gate!r}: ")
     assert result.stdout == b""
     assert hint is None or hint in hints[0]
+
+
+NIGHTS = [completion(n, 0, 2, run_id="good", label="good", est_output_tokens=9) for n in range(4)]
+NIGHTS += [completion(n, 0, 0, run_id="dead", label="dead", status="timeout") for n in range(4)]
+
+
+@pytest.mark.parametrize(
+    ("gate", "options", "about"),
+    [
+        ("e2e_s.p99>30", [], "p99 is not known (label=dead)"),
+        ("e2e_s.p99>30", ["--by", "run_id"], "p99 is not known (label=dead run_id=dead)"),
+        ("trend.e2e_p99_s>30", ["--trend"], "e2e_p99_s is not known (label=dead run_id=dead)"),
+        ("error.mae>30", [], "mae is not known (label=dead)"),
+        ("goodput.met_percent<90", [], "met_percent is not known (label=good)"),
+        ("error.tau<0.9 label=good", [], "tau is not known (label=good)"),  # one constant estimate has none
+        ("paired.change_percent>5", ["--baseline", "good"], "change_percent is not known (label=dead)"),
+    ],
+)
+def test_a_gate_that_hears_nothing_is_crossed(gate: str, options: list[str], about: str) -> None:
+    lines = said(run(["report", *options, "--fail-if", gate], jsonl(NIGHTS)), 4)
+    assert any(line.endswith(f"crossed: {about}") for line in lines)
+
+
+def test_a_gate_names_a_tenant_with_a_space() -> None:
+    rows = jsonl([completion(n, n, 2, tenant="Big Corp" if n else "small") for n in range(4)])
+    gate = 'e2e_s.max>4 tenant="Big Corp"'
+    (line,) = said(run(["report", "--by", "tenant", "--fail-if", gate], rows), 4)
+    assert "max is 5.000" in line
+    env = {"DRIFTKIT_REPORT_FAIL_IF": gate, "DRIFTKIT_REPORT_BY": "tenant"}
+    assert said(run(["report"], rows, env=env), 4) == [line]
+
+
+# --- what a log does not say ----------------------------------------------------------------------
+
+
+def test_a_log_that_does_not_know_starts_has_no_queue() -> None:
+    rows = [without(completion(n, 0, 10), "started_s", "queue_wait_s", "inference_s") for n in range(20)]
+    assert table_of(rows, "queue") == []
+    assert table_of(rows, "queue_course") == []
+
+
+def test_latencies_follow_from_instants() -> None:
+    rows = [
+        without(completion(n, 1, 2, first_token_s=n + 1.5, slo_ttft_s=2.0), "ttft_s", "queue_wait_s")
+        for n in range(3)
+    ]
+    means = {row["metric"]: row["mean"] for row in table_of(rows, "latency")}
+    assert (means["ttft_s"], means["queue_wait_s"]) == (1.5, 1)
+    assert table_of(rows, "goodput")[0]["met"] == 3
+
+
+def test_a_tenants_rates_are_over_the_whole_run() -> None:
+    rows = [completion(n, 0, 1) for n in range(100)] + [completion(50, 0, 1, id="s", tenant="small")]
+    by_tenant = {row["tenant"]: row for row in table_of(rows, "throughput", "--by", "tenant")}
+    assert by_tenant["small"]["request_rps"] == pytest.approx(1 / 100)
+    assert by_tenant["small"]["offered_rps"] == pytest.approx(1 / 101 * 100 / 99)
+    course = [row for row in table_of(rows, "queue_course", "--by", "tenant") if row["tenant"] == "small"]
+    assert (course[0]["from_s"], course[-1]["to_s"]) == (0, 100)
+
+
+def test_a_run_by_itself_can_be_a_group() -> None:
+    rows = [completion(n, 0, 1, run_id=f"run-{n % 2}") for n in range(10)]
+    assert {row["run_id"] for row in table_of(rows, "queue_course", "--by", "run_id")} == {"run-0", "run-1"}
+    assert records(ok(["report", "--by", "run_id", "--format", "jsonl"], jsonl(rows)))
 
 
 def test_json_lines_hold_the_course_of_the_queue_too(stages: Stages) -> None:

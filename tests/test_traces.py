@@ -177,7 +177,7 @@ def test_jsonl_names_the_nameless_and_keeps_everything_else() -> None:
     ("line", "says"),
     [
         (b"{", "not JSON"),
-        (b"[1]", "expected a JSON object, got [1]"),
+        (b"[1]", "expected a JSON object, got an array"),
         (b'{"prompt": "hi"}', "arrival_s: expected a number >= 0, got nothing"),
         (b'{"arrival_s": -1, "prompt": "hi"}', "arrival_s: expected a number >= 0, got -1"),
         (b'{"arrival_s": "0", "prompt": "hi"}', "arrival_s: expected a number >= 0, got '0'"),
@@ -365,6 +365,7 @@ def test_mooncake_keeps_its_clock_and_its_hashes() -> None:
         "prompt_tokens": 700,
         "trace_output_tokens": 52,
         "prefix_hashes": [46, 47],
+        "prefix_block_tokens": 512,
     }
 
 
@@ -493,7 +494,7 @@ def test_a_vllm_bench_result_without_starts_says_so() -> None:
             BURST + b"5,m,1,2,3,l\n4,m,1,2,3,l",
             "log.x:3: arrival_s: 1 s before the trace's first row",
         ),
-        ("mooncake", b"[]", "log.x:1: expected a JSON object, got []"),
+        ("mooncake", b"[]", "log.x:1: expected a JSON object, got an array"),
         (
             "mooncake",
             jsonl([{**MOONCAKE, "timestamp": -1}]),
@@ -525,7 +526,7 @@ def test_a_vllm_bench_result_without_starts_says_so() -> None:
             "log.x:1: prompt: expected a string, got a number",
         ),
         ("mooncake", jsonl([{"delay": 1, "input_length": 7}]), "log.x:1: timestamp: "),
-        ("openai-batch", jsonl([{"body": 1}]), "log.x:1: body: expected an object, got 1"),
+        ("openai-batch", jsonl([{"body": 1}]), "log.x:1: body: expected an object, got a number"),
         ("openai-batch", jsonl([{"body": {}}]), "log.x:1: body: expected messages, prompt or input"),
         ("openai-batch", jsonl([{"body": {"messages": []}}]), "log.x:1: body.messages: expected an array"),
         ("openai-batch", jsonl([{"body": {"messages": ["hi"]}}]), "log.x:1: body.messages: expected objects"),
@@ -536,11 +537,11 @@ def test_a_vllm_bench_result_without_starts_says_so() -> None:
         ),
         ("openai-batch", jsonl([{"body": {"prompt": ["a"]}}]), "log.x:1: body.prompt: expected a string"),
         ("sharegpt", b"[\n{]", "log.x:2: not JSON"),
-        ("sharegpt", b"[3]", "log.x:conversation 1: expected a JSON object, got 3"),
+        ("sharegpt", b"[3]", "log.x:conversation 1: expected a JSON object, got a number"),
         (
             "sharegpt",
             b'[{"conversations": 3}]',
-            "log.x:conversation 1: conversations: expected an array, got 3",
+            "log.x:conversation 1: conversations: expected an array, got a number",
         ),
         (
             "sharegpt",
@@ -550,7 +551,7 @@ def test_a_vllm_bench_result_without_starts_says_so() -> None:
         (
             "sharegpt",
             b'[{"conversations": [{"from": "human", "value": 1}]}]',
-            "log.x:conversation 1: conversations[1].value: expected a string, got 1",
+            "log.x:conversation 1: conversations[1].value: expected a string, got a number",
         ),
         ("vllm-bench", b"{\n]", "log.x:2: not JSON"),
         ("vllm-bench", b"[1]", "log.x: expected an object, got [1]"),
@@ -675,6 +676,7 @@ def test_a_json_log_with_timings_becomes_completions() -> None:
         "status": "ok",
         "run_id": one["run_id"],
         "label": "log",
+        "run_started_at": "2023-11-14T22:13:20.100000Z",
         "offered_s": 0.0,
         "first_token_s": 0.5,
         "finished_s": 1.5,
@@ -975,14 +977,15 @@ def test_every_format_is_recognised_and_unpacked(tmp_path: Path) -> None:
         named = run(["gen", "--trace", tmp_path / "log.gz", "--trace-format", name])
         assert guessed.returncode == 0, guessed.stderr
         assert guessed.stdout == named.stdout
-        assert records(guessed.stdout)[0]["tenant"].startswith("tenant-")
+        (first, *_) = records(guessed.stdout)
+        assert first.get("tenant", "").startswith("tenant-") == (first["kind"] == "request")
 
 
 def test_bad_elements_are_left_out_and_kept(tmp_path: Path) -> None:
     data = json.dumps([SHAREGPT[0], {"conversations": 7}, SHAREGPT[2]]).encode()
     rejects = tmp_path / "rejects"
     result = run(["gen", "--trace", "-", "--on-error", "skip", "--rejects", rejects], data)
-    assert "<stdin>:conversation 2: conversations: expected an array, got 7" in said(result, 3)[0]
+    assert "<stdin>:conversation 2: conversations: expected an array, got a number" in said(result, 3)[0]
     assert [row["id"] for row in records(result.stdout)] == [
         "sharegpt-000001-1",
         "sharegpt-000001-2",
@@ -1072,3 +1075,50 @@ def test_what_the_format_needs_and_a_request_lacks(export: Any) -> None:
 def test_a_length_alone_cannot_be_a_batch() -> None:
     result = run(["gen", "--trace", "-", "--to", "openai-batch"], jsonl([MOONCAKE]))
     assert "mooncake-000001: prompt: expected text, got none" in said(result, 1)[0]
+
+
+def test_mooncake_has_a_hash_for_every_block_begun() -> None:
+    """0 < input_length - (hashes - 1) * block <= block, as replayers check; what is shared stays shared."""
+    export = ToMooncake("whitespace")
+    rows = [
+        export.row(
+            {
+                "id": f"r{n}",
+                "arrival_s": 0,
+                "prompt_tokens": tokens,
+                "max_tokens": 1,
+                "prefix_hashes": [7, 8],
+                "prefix_block_tokens": 64,
+            }
+        )
+        for n, tokens in enumerate([129, 192, 193, 128, 100])
+    ]
+    for row in rows:
+        assert 0 < row["input_length"] - (len(row["hash_ids"]) - 1) * 64 <= 64
+        assert row["hash_ids"][:2] == [7, 8]
+    tails = [block for row in rows for block in row["hash_ids"][2:]]
+    assert len(set(tails)) == len(tails) == 1 + 1 + 2
+    assert list(export.remarks) == ["hash_ids are blocks of 64 tokens, not 512: tell the replayer"]
+
+
+@pytest.mark.parametrize(
+    ("error", "status"), [("false", "ok"), ("0", "ok"), ("", "ok"), ("None", "ok"), ("boom", "error")]
+)
+def test_an_error_column_that_says_there_was_none(error: str, status: str) -> None:
+    data = f"arrival_s,e2e_s,prompt_tokens,error\n0,1,5,{error}\n".encode()
+    (row,) = records(ok(["gen", "--trace", "-", "--trace-format", "csv"], data))
+    assert (row["status"], "error" in row) == (status, status == "error")
+
+
+def test_a_failed_request_has_no_length() -> None:
+    data = b"arrival_s,status,e2e_s,prompt_tokens,out\n0,429,0,5,0\n1,200,2,5,9\n"
+    failed, served = records(ok(["gen", "--trace", "-", "--map", "trace_output_tokens=out"], data))
+    assert (failed["status"], served["actual_output_tokens"]) == ("rejected", 9)
+    assert "trace_output_tokens" not in failed
+
+
+def test_timings_that_contradict_one_another_are_refused() -> None:
+    data = b"arrival_s,finished_s,e2e_s,prompt_tokens\n0,10,3,5\n"
+    (line, hint) = said(run(["gen", "--trace", "-", "--trace-format", "csv"], data), 1)
+    assert "e2e_s: 3 s, but by finished_s it took 10 s" in line
+    assert "map one of the two" in hint

@@ -13,13 +13,16 @@ import os
 import signal
 import sys
 from types import FrameType
-from typing import NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
 from driftkit import __version__
 from driftkit.commands import COMMANDS, MANIFEST
 from driftkit.errors import DriftkitError, printable
+
+if TYPE_CHECKING:
+    from driftkit.commands.manifest import Manifest
 
 # 128 + SIGPIPE: what a shell reports for a program that a closed pipe ended
 CLOSED_PIPE = 141
@@ -104,9 +107,12 @@ def main(args: list[str] | None = None) -> NoReturn:
     gc.set_threshold(100_000)
     _occupy_closed_streams()
     signal.signal(signal.SIGTERM, _terminate)
-    code = _run(argv)
+    meta: dict[str, Any] = {}
+    code = _run(argv, meta)
     if code == 0 and sys.stdout is None:
         code = CLOSED_PIPE
+    if MANIFEST in meta:
+        code = _write_manifest(meta[MANIFEST], argv, code)
     sys.stderr.flush()
     sys.exit(code)
 
@@ -126,14 +132,26 @@ def _occupy_closed_streams() -> None:
         sys.stderr = os.fdopen(2, "w", closefd=False)
 
 
-def _run(argv: list[str]) -> int:
+def _write_manifest(manifest: Manifest, argv: list[str], code: int) -> int:
+    """The exit status, which the manifest tells too; its own failure is one."""
+    try:
+        manifest.write(argv, code)
+    except OSError as error:
+        _say(f"driftkit {argv[0]}: --manifest: {error.filename}: {(error.strerror or str(error)).lower()}")
+        return code or 1
+    return code
+
+
+def _run(argv: list[str], meta: dict[str, Any]) -> int:
+    """The exit status. What commands leave in their contexts' `meta` is copied into `meta`."""
     name = "driftkit"
     try:
         with group.make_context("driftkit", list(argv)) as ctx:
             name = f"driftkit {argv[0]}" if argv and argv[0] in COMMANDS else name
-            code = group.invoke(ctx)
-            if MANIFEST in ctx.meta:
-                ctx.meta[MANIFEST].write(argv, code or 0)
+            try:
+                code = group.invoke(ctx)
+            finally:
+                meta.update(ctx.meta)
         if sys.stdout is not None:
             sys.stdout.flush()
         return code if isinstance(code, int) else 0

@@ -17,6 +17,17 @@ from driftkit.commands import COMMANDS
 from driftkit.errors import UsageError
 
 
+class Lines(click.types.StringParamType):
+    """A text of a repeatable option; in an environment variable there is one a line, spaces and all."""
+
+    envvar_list_splitter = "\n"
+
+
+def on_command_line(name: str) -> bool:
+    """Whether the option, by its parameter's name, was given as a flag and not configured."""
+    return click.get_current_context().get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE
+
+
 def configure(ctx: click.Context, param: click.Parameter, path: str | None) -> None:
     """Callback of --config: check the environment's names, take the file's values as defaults."""
     options = {

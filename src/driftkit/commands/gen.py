@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from driftkit.commands.configuration import Lines, on_command_line
 from driftkit.commands.stdio import Outcome, error_options, output_options, seed_option, stdout
 from driftkit.registry import names
 from driftkit.workload import presets
@@ -71,6 +72,7 @@ if TYPE_CHECKING:
     "--map",
     "maps",
     metavar="FIELD=THEIRS",
+    type=Lines(),
     multiple=True,
     help="With csv and jsonl: which column, or JSON key with dots, is which of driftkit's fields; "
     "THEIRS/1000 divides, as milliseconds need. Repeatable.",
@@ -139,12 +141,19 @@ def command(
     """
     from driftkit.records.io import Writer
 
-    if sum(way is not None for way in (preset, spec, print_spec, trace)) != 1:
+    ways = {"preset": preset, "spec": spec, "print_spec": print_spec, "trace": trace}
+    if any(ways[name] is not None and on_command_line(name) for name in ways):  # over what is configured
+        ways = {name: way if on_command_line(name) else None for name, way in ways.items()}
+        preset, spec, print_spec, trace = ways.values()
+    if sum(way is not None for way in ways.values()) != 1:
         text = "give one of --preset NAME, --spec FILE, --print-spec NAME and --trace FILE"
         raise click.UsageError(text, click.get_current_context())
     if print_spec is not None:
         stdout().write(presets.text(print_spec))
         return 0
+    if redact_prompt and export == "openai-batch":
+        text = "--redact-prompt leaves nothing of an openai-batch"
+        raise click.UsageError(text, click.get_current_context())
     outcome = Outcome("gen")
     writer = Writer(stdout(), unbuffered=unbuffered, redact=redact_prompt)
     if trace is None:
@@ -174,7 +183,7 @@ def command(
 def _only_with(option: str, outcome: Outcome, **given: object) -> None:
     """UsageError for the first option that was given though it belongs with `option`."""
     for name, value in given.items():
-        if value not in (None, ()):
+        if value not in (None, ()) and on_command_line({"as": "kind"}.get(name, name)):
             flag = "--map" if name == "maps" else "--" + name.replace("_", "-")
             other = "--preset and --spec" if option == "--trace" else "--trace"
             raise click.UsageError(
@@ -257,7 +266,8 @@ def _trace(
         else:
             part = None
         for record in records:
-            assign(record)
+            if record.get("kind") == "request":  # what was recorded was somebody's, known or not
+                assign(record)
             yield record
         for remark in trace.remarks:
             outcome.warn(f"{path}: {remark}")
@@ -313,5 +323,6 @@ def _exported(outcome: Outcome, records: Iterator[Record], name: str, tokenizer:
                 yield export.row(record)
             except LineError as error:
                 raise DriftkitError(f"{record['id']}: {error.message}", hint=error.hint) from None
-    if (said := lost.said()) is not None:
-        outcome.warn(said)
+    for remark in (*export.remarks, lost.said()):
+        if remark is not None:
+            outcome.warn(remark)

@@ -36,6 +36,9 @@ class Manifest:
         """The sources, digested (unpacked, where they are gzipped) as they are read."""
         watched: list[Source] = []
         for name, lines in sources:
+            if name == os.devnull:  # a folder, whose files are opened by who reads them
+                watched.append((name, lines))
+                continue
             digest = _Digest(name)
             self._inputs.append(digest)
             watched.append((name, _watched(lines, digest)))

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, cast
 
 import click
 
+from driftkit.commands.configuration import Lines
 from driftkit.commands.stdio import Outcome, filter_options, reading, seed_option, stdout
 
 if TYPE_CHECKING:
@@ -24,9 +25,15 @@ GATE_CROSSED = 4
     "with the names of --format jsonl; a latency's name stands for its rows: --fail-if 'e2e_s.p99>30 "
     "label=sjf'. Exit status 1 when there is no completion to report, 4 when a gate was crossed."
 )
-@click.option("--by", multiple=True, metavar="FIELD", help="Split rows by this field too; repeatable.")
 @click.option(
-    "--where", multiple=True, metavar="FIELD=VALUE", help="Only these completions; all must hold if repeated."
+    "--by", type=Lines(), multiple=True, metavar="FIELD", help="Split rows by this field too; repeatable."
+)
+@click.option(
+    "--where",
+    type=Lines(),
+    multiple=True,
+    metavar="FIELD=VALUE",
+    help="Only these completions; all must hold if repeated.",
 )
 @click.option("--baseline", metavar="LABEL", help="Compare every other label with this one.")
 @click.option(
@@ -38,7 +45,12 @@ GATE_CROSSED = 4
 )
 @click.option("--trend", is_flag=True, help="Add a row per run: is it still true tonight?")
 @click.option(
-    "--fail-if", "gates", multiple=True, metavar="GATE", help="Exit with 4 if this holds; repeatable."
+    "--fail-if",
+    "gates",
+    type=Lines(),
+    multiple=True,
+    metavar="GATE",
+    help="Exit with 4 if this holds; repeatable.",
 )
 @click.option(
     "--format",
@@ -84,7 +96,7 @@ def command(
     from driftkit.reporting import gates as gate
     from driftkit.reporting import tables as table
     from driftkit.reporting.completions import Collector, as_text
-    from driftkit.reporting.report import NAMES, report
+    from driftkit.reporting.report import NAMES, groups_of, report
 
     conditions = []
     for text in where:
@@ -135,7 +147,13 @@ def command(
     optional = {"trend": trend, "queue_course": form == "jsonl"}
     names = set(wanted) or {name for name in NAMES if optional.get(name, True)}
     made = report(data, by, baseline, seed, names | {limit.table for limit in limits})
-    lines = [line for limit in limits for line in gate.crossed(limit, made[limit.table])]
+    lines = [
+        line
+        for limit in limits
+        for line in gate.crossed(
+            limit, made[limit.table], groups_of(limit.table, limit.field, data, by, baseline)
+        )
+    ]
     shown = [made[name] for name in made if name in names and (made[name].rows or made[name].notes)]
     if form == "jsonl":
         writer = Writer(stdout())

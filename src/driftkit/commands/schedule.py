@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from driftkit.commands.configuration import Lines
 from driftkit.commands.simulator import setup_of, simulator_options
 from driftkit.commands.stdio import Outcome, filter_options, output_options, reading, stdout
 from driftkit.registry import names
@@ -29,7 +30,12 @@ if TYPE_CHECKING:
     help="Who is served next: " + ", ".join(names("policies")) + ".",
 )
 @click.option(
-    "--param", "params", multiple=True, metavar="KNOB=VALUE", help="A knob of the policy; repeatable."
+    "--param",
+    "params",
+    type=Lines(),
+    multiple=True,
+    metavar="KNOB=VALUE",
+    help="A knob of the policy; repeatable.",
 )
 @click.option("--no-plan", is_flag=True, help="Rank by (priority, arrival) only; simulate nothing.")
 @click.option("--follow", is_flag=True, help="Add policy and priority as records come, in input order.")

@@ -121,6 +121,9 @@ def reading(outcome: Outcome, files: Sequence[str], on_error: str, rejects: str 
         raise click.UsageError("no input: give a FILE, or pipe records in", click.get_current_context())
     if rejects and on_error != "skip":
         raise click.UsageError("--rejects goes with --on-error skip", click.get_current_context())
+    if rejects and click.get_current_context().params.get("redact_prompt"):
+        text = "--rejects copies lines as they came, prompts included: it does not go with --redact-prompt"
+        raise click.UsageError(text, click.get_current_context())
     with ExitStack() as stack:
         sources = stack.enter_context(open_sources(files))
         if (manifest := manifest_of(click.get_current_context())) is not None:

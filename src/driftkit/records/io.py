@@ -17,7 +17,7 @@ from typing import IO, Literal, TypeVar, cast
 import orjson
 
 from driftkit.errors import DriftkitError, LineError, UsageError
-from driftkit.records.schema import PRIVATE, Record, kind_of, shown
+from driftkit.records.schema import PRIVATE, Record, kind_of, nature, shown
 
 T = TypeVar("T")
 OnError = Literal["fail", "skip"]
@@ -37,7 +37,7 @@ def parse_json(line: bytes) -> Record:
         hint = "each line must be one JSON object; `driftkit gen --trace` reads other formats"
         raise LineError(f"not JSON: {error.msg} (column {error.colno})", hint=hint) from None
     if type(record) is not dict:
-        raise LineError(f"expected a JSON object, got {shown(record)}")
+        raise LineError(f"expected a JSON object, got {nature(record)}")
     if _TOO_MANY_DIGITS in line.translate(_DIGITS):
         _refuse_rounded_integers(line)
     return record

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -18,6 +19,7 @@ NUMBERS = (
     "arrival_s",
     "offered_s",
     "started_s",
+    "first_token_s",
     "finished_s",
     "queue_wait_s",
     "inference_s",
@@ -38,6 +40,7 @@ NUMBERS = (
     "slo_e2e_s",
     "energy_j",
 )
+LATENCIES = {"queue_wait_s": "started_s", "ttft_s": "first_token_s", "e2e_s": "finished_s"}
 TEXTS = (
     *("run_id", "run_started_at", "label", "tenant", "tier"),
     *("status", "finish_reason", "est_tokenizer"),
@@ -99,23 +102,14 @@ class Columns:
         known = self[name][~np.isnan(self[name])]
         return float(known.sum()) if known.size else None
 
-    def span(self, start: str, end: str) -> float | None:
-        """Seconds from the earliest `start` to the latest `end`; None when one of them is not known."""
-        starts, ends = self[start], self[end]
-        first = np.min(starts, initial=np.inf, where=~np.isnan(starts))
-        last = np.max(ends, initial=-np.inf, where=~np.isnan(ends))
-        return float(last - first) if last >= first else None
-
     @property
-    def origin_s(self) -> float | None:
-        """The first arrival; None when nobody knows."""
-        known = self["offered_s"][~np.isnan(self["offered_s"])]
-        return float(known.min()) if known.size else None
-
-    @property
-    def end_s(self) -> float | None:
-        """The last end."""
-        return float(self["finished_s"].max()) if len(self) else None
+    def spans(self) -> dict[str, tuple[float, float]]:
+        """First arrival and last end of each run; NaN where nobody knows."""
+        found = {}
+        for name, run in self.split("run_id"):
+            offered = run["offered_s"][~np.isnan(run["offered_s"])]
+            found[name] = (float(offered.min()) if offered.size else math.nan, float(run["finished_s"].max()))
+        return found
 
     @property
     def ids(self) -> list[str]:
@@ -189,7 +183,8 @@ class Collector:
         numbers = {name: np.concatenate(parts) for name, *parts in zip(NUMBERS, *packed, strict=True)}
         # completions of others may know arrivals only, and leave the difference to us
         _fill(numbers["offered_s"], numbers["arrival_s"])
-        _fill(numbers["e2e_s"], numbers["finished_s"] - numbers["offered_s"])
+        for latency, instant in LATENCIES.items():
+            _fill(numbers[latency], numbers[instant] - numbers["offered_s"])
         return Columns(
             numbers,
             {

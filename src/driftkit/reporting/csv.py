@@ -15,7 +15,8 @@ FORMULA = ("=", "+", "-", "@")
 def rendered(tables: list[Table]) -> str:
     """Each table with its fields' names as header; `table` is the first column; a blank line between."""
     stream = io.StringIO()
-    writer = csv.writer(stream, lineterminator="\n")
+    # every text is quoted: one that holds a semicolon stays one cell where that is the separator
+    writer = csv.writer(stream, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC)
     for place, table in enumerate(tables):
         if place:
             stream.write("\n")

@@ -8,7 +8,7 @@ import numpy as np
 
 from driftkit.reporting.completions import Columns, Mask
 from driftkit.reporting.groups import groups
-from driftkit.reporting.latency import span_s
+from driftkit.reporting.latency import Rates
 from driftkit.reporting.tables import Table
 
 OBJECTIVES = (("slo_ttft_s", "ttft_s", "ttft_met_percent"), ("slo_e2e_s", "e2e_s", "e2e_met_percent"))
@@ -23,6 +23,7 @@ def goodput(data: Columns, by: Sequence[str]) -> Table:
     columns += [("met", "met"), ("met_percent", "met %"), ("ttft_met_percent", "TTFT met %")]
     columns += [("e2e_met_percent", "end-to-end met %"), ("goodput_rps", "goodput/s")]
     table = Table("goodput", "Goodput", columns)
+    rates = Rates(data)
     for group, part in groups(data, by):
         asked: Mask = np.zeros(len(part), dtype=np.bool_)
         missed: Mask = np.zeros(len(part), dtype=np.bool_)
@@ -38,7 +39,6 @@ def goodput(data: Columns, by: Sequence[str]) -> Table:
         if not asked.any():
             continue
         met_all = int((asked & ~missed).sum())
-        seconds = span_s(part)
         table.rows.append(
             {
                 **group,
@@ -46,7 +46,7 @@ def goodput(data: Columns, by: Sequence[str]) -> Table:
                 "met": met_all,
                 "met_percent": met_all / int(asked.sum()) * 100,
                 **shares,
-                "goodput_rps": met_all / seconds if seconds else None,
+                "goodput_rps": rates.per_second(met_all, part),
             }
         )
     if table.rows:

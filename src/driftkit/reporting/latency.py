@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
+
+import numpy as np
 
 from driftkit.reporting.completions import Columns
 from driftkit.reporting.groups import groups
@@ -35,71 +38,79 @@ def latency(data: Columns, by: Sequence[str]) -> Table:
 
 
 def throughput(data: Columns, by: Sequence[str]) -> Table:
-    """Requests and tokens per second of each label and group, over the span of its runs."""
+    """Requests and tokens per second of each label and group, over the span of the runs they are part of."""
     columns = [("label", "label"), *((name, name) for name in by), ("runs", "runs"), ("served", "served")]
     columns += [("failed", "failed"), ("cut", "cut"), ("duration_s", "seconds")]
     columns += [("offered_rps", "offered/s"), ("request_rps", "served/s")]
     columns += [("output_tokens_per_s", "output tokens/s"), ("preemptions", "preemptions")]
     table = Table("throughput", "Throughput", columns)
+    rates = Rates(data)
     for group, part in groups(data, by):
         served = part.ok
-        runs = [run for _, run in part.split("run_id")]
-        seconds = _span(runs, "offered_s", "finished_s")
         tokens = served.total("actual_output_tokens")
+        preemptions = served.total("preemptions")
         table.rows.append(
             {
                 **group,
-                "runs": len(runs),
+                "runs": len(list(part.split("run_id"))),
                 "served": len(served),
                 "failed": len(part) - len(served),
                 "cut": int(served.equal("finish_reason", "length").sum()),
-                "duration_s": seconds,
-                "offered_rps": _offered_rps(runs),
-                "request_rps": len(served) / seconds if seconds else None,
-                "output_tokens_per_s": tokens / seconds if seconds and tokens is not None else None,
-                "preemptions": _whole(served.total("preemptions")),
+                "duration_s": rates.seconds(part),
+                "offered_rps": rates.offered(part),
+                "request_rps": rates.per_second(len(served), part),
+                "output_tokens_per_s": rates.per_second(tokens, part),
+                "preemptions": None if preemptions is None else int(preemptions),
             }
         )
     table.notes.append(
-        "seconds from the first arrival to the last end, summed over runs; offered/s over the arrivals "
+        "seconds from a run's first arrival to its last end, summed over runs; offered/s over the arrivals "
         "alone; cut: outputs that ended at max_tokens or at the model's limit"
     )
-    table.notes += _overloads(data)
+    table.notes += _overloads(data, rates)
     table.notes += _pooled(data)
     return table
 
 
-def _offered_rps(runs: list[Columns]) -> float | None:
-    """Arrivals per second while requests arrived; None when all came at once."""
-    seconds = _span(runs, "offered_s", "offered_s")
-    return sum(len(run) - 1 for run in runs) / seconds if seconds else None
+class Rates:
+    """Per second of the runs that a selection is part of: a tenant's rate is not over its own busy time."""
+
+    def __init__(self, data: Columns) -> None:
+        self._spans = data.spans
+        self._arrivals = {}
+        for name, run in data.split("run_id"):
+            offered = run["offered_s"][~np.isnan(run["offered_s"])]
+            span = float(offered.max() - offered.min()) if offered.size else math.nan
+            self._arrivals[name] = (offered.size, span)
+
+    def seconds(self, part: Columns) -> float | None:
+        """The spans of all its runs together; None where a run's is not known."""
+        spans = [self._spans[name] for name, _ in part.split("run_id")]
+        total = sum(end - begin for begin, end in spans)
+        return None if math.isnan(total) else total
+
+    def per_second(self, amount: float | None, part: Columns) -> float | None:
+        seconds = self.seconds(part)
+        return amount / seconds if amount is not None and seconds else None
+
+    def offered(self, part: Columns) -> float | None:
+        """Arrivals per second while its runs' requests arrived; None when all came at once."""
+        arrivals = [self._arrivals[name] for name, _ in part.split("run_id")]
+        seconds = sum(span for _, span in arrivals)
+        count = sum(count for count, _ in arrivals)
+        gaps = count - len(arrivals)  # one fewer than requests in each run
+        return len(part) / count * gaps / seconds if seconds > 0 and gaps else None
 
 
-def span_s(part: Columns) -> float | None:
-    """Seconds from first arrival to last end, over all runs of the selection together."""
-    return _span([run for _, run in part.split("run_id")], "offered_s", "finished_s")
-
-
-def _span(runs: list[Columns], start: str, end: str) -> float | None:
-    """Seconds of all runs together; None when one of them does not say."""
-    seconds = [run.span(start, end) for run in runs]
-    return None if None in seconds else sum(filter(None, seconds))
-
-
-def _whole(total: float | None) -> int | None:
-    return None if total is None else int(total)
-
-
-def _overloads(data: Columns) -> Iterator[str]:
+def _overloads(data: Columns, rates: Rates) -> Iterator[str]:
     """Latencies of an overloaded run are those of its length: say where that is so."""
     for label, part in data.split("label"):
-        runs = [run for _, run in part.split("run_id")]
-        offered = _offered_rps(runs)
-        seconds = _span(runs, "offered_s", "finished_s")
-        if offered is not None and seconds and len(part.ok) / seconds < OVERLOADED * offered:
+        offered = rates.offered(part)
+        served = rates.per_second(len(part.ok), part)
+        if offered is not None and served is not None and served < OVERLOADED * offered:
             yield (
-                f"{label}: {shown(offered)} requests/s came and {shown(len(part.ok) / seconds)} were served: "
-                "the queue grew while they came, so latencies depend on how long that was"
+                f"{label}: {shown(offered)} requests/s came and {shown(served)} were served: the queue grew "
+                "while they came, so latencies depend on how long that was"
             )
 
 

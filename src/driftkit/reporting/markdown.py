@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from driftkit.errors import printable
 from driftkit.reporting.tables import Table, shown
 
 
@@ -9,7 +10,7 @@ def rendered(tables: list[Table]) -> str:
     """A heading, the table, its notes as a list."""
     parts = []
     for table in tables:
-        lines = [f"## {table.title}", ""]
+        lines = [f"## {escaped(printable(table.title))}", ""]
         if table.rows:
             lines.append("| " + " | ".join(escaped(heading) for _, heading in table.columns) + " |")
             lines.append(

@@ -20,14 +20,17 @@ def queue_depth(data: Columns, by: Sequence[str]) -> Table:
     columns = [("label", "label"), *((name, name) for name in by), ("mean", "mean"), ("max", "max")]
     columns += [("max_at_s", "at s"), ("course", "waiting over time")]
     table = Table("queue", "Queue depth", columns)
+    spans = data.spans
     for group, part in groups(data, by):
         depths = []
         deepest, at = 0, 0.0
-        for _, run in part.split("run_id"):
-            begin, end = run.origin_s, run.end_s
-            if begin is None or end is None or end <= begin:
+        for name, run in part.split("run_id"):
+            begin, end = spans[name]
+            if not end > begin:
                 continue
-            waits = _intervals(run["offered_s"], run["started_s"], run["finished_s"])
+            waits = _waits(run)
+            if waits is None:
+                continue
             depths.append(mean_depth(*waits, np.linspace(begin, end, BINS + 1)))
             most, instant = _deepest(*waits)
             if most > deepest:
@@ -46,17 +49,21 @@ def queue_depth(data: Columns, by: Sequence[str]) -> Table:
 
 def queue_course(data: Columns, by: Sequence[str]) -> Table:
     """The same as rows for a program: per run, mean waiting and running in each of the parts."""
-    columns = [("label", "label"), *((name, name) for name in by), ("run_id", "run")]
+    columns = [("label", "label"), *((name, name) for name in dict.fromkeys((*by, "run_id")))]
     columns += [("from_s", "from s"), ("to_s", "to s"), ("waiting", "waiting"), ("running", "running")]
     table = Table("queue_course", "Queue over time", columns)
+    spans = data.spans
     for group, part in groups(data, by):
         for name, run in part.split("run_id"):
-            begin, end = run.origin_s, run.end_s
-            if begin is None or end is None or end <= begin:
+            begin, end = spans[name]
+            if not end > begin:
                 continue
             edges = np.linspace(begin, end, BINS + 1)
-            offered, started, finished = run["offered_s"], run["started_s"], run["finished_s"]
-            waiting = mean_depth(*_intervals(offered, started, finished), edges)
+            waits = _waits(run)
+            if waits is None:
+                continue
+            waiting = mean_depth(*waits, edges)
+            started, finished = run["started_s"], run["finished_s"]
             ran = ~np.isnan(started)
             running = mean_depth(started[ran], finished[ran], edges)
             for i in range(BINS):
@@ -73,9 +80,16 @@ def queue_course(data: Columns, by: Sequence[str]) -> Table:
     return table
 
 
-def _intervals(offered: Array, started: Array, finished: Array) -> tuple[Array, Array]:
-    """From when to when each waited; one that never started waited to its end."""
-    ends = np.where(np.isnan(started), finished, started)
+def _waits(run: Columns) -> tuple[Array, Array] | None:
+    """From when to when each waited: who was never served waited to the end.
+
+    None when there are served ones and nobody says when they started, as in a gateway's log.
+    """
+    offered, started = run["offered_s"], run["started_s"]
+    served = run.equal("status", "ok")
+    if served.any() and np.isnan(started[served]).all():
+        return None
+    ends = np.where(np.isnan(started) & ~served, run["finished_s"], started)
     known = ~(np.isnan(offered) | np.isnan(ends))
     return offered[known], ends[known]
 

@@ -11,6 +11,7 @@ from driftkit.reporting.energy import energy
 from driftkit.reporting.errors_table import class_stability, estimate_error
 from driftkit.reporting.fairness import fairness, tier_inversions
 from driftkit.reporting.goodput import goodput
+from driftkit.reporting.groups import groups
 from driftkit.reporting.latency import latency, throughput
 from driftkit.reporting.paired import paired
 from driftkit.reporting.queue_depth import queue_course, queue_depth
@@ -44,6 +45,9 @@ def report(
     UsageError for a field of `by` that a table has as a column of its own.
     """
     tables: dict[str, Table] = {}
+    for name in by:
+        if name in ("kind", "schema", "table"):
+            raise UsageError(f"--by: {name} is what a summary record says of itself")
     for name in NAMES:
         if name not in names:
             continue
@@ -59,3 +63,15 @@ def report(
             if own.count(name) > 1:
                 raise UsageError(f"--by: {name} is a column of the table {table.title!r}")
     return tables
+
+
+def groups_of(
+    name: str, field: str, data: Columns, by: Sequence[str], baseline: str | None
+) -> list[dict[str, str]]:
+    """The groups of which the table `name` should know `field`, so that a gate can be held to all of them."""
+    if name == "trend" and field != "p99_change_percent":  # which the first run cannot have
+        by = ("run_id",)
+    elif name in WHOLE:
+        by = ()
+    found = [group for group, _ in groups(data, by)]
+    return [group for group in found if name != "paired" or group["label"] != baseline]

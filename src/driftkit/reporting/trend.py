@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import datetime
+
 import numpy as np
 
 from driftkit.reporting.completions import Columns
@@ -20,7 +22,7 @@ def trend(data: Columns) -> Table:
     columns += [("actual_ratio", "actual/estimated")]
     table = Table("trend", "Trend", columns)
     for label, part in data.split("label"):
-        runs = sorted(part.split("run_id"), key=lambda run: run[1].text("run_started_at", 0))
+        runs = sorted(part.split("run_id"), key=lambda run: _instant(run[1].text("run_started_at", 0)))
         before = None
         for name, run in runs:
             served = run.ok
@@ -38,6 +40,14 @@ def trend(data: Columns) -> Table:
             table.rows.append(row)
     table.notes.append("change against the run before; actual/estimated: of all output tokens together")
     return table
+
+
+def _instant(text: str) -> float:
+    """Seconds since 1970 of an RFC 3339 timestamp; 0, so that the input's order stays, for anything else."""
+    try:
+        return datetime.fromisoformat(text).timestamp()
+    except ValueError:
+        return 0.0
 
 
 def _estimates(served: Columns) -> dict[str, float]:

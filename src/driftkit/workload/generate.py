@@ -173,7 +173,7 @@ class _Sender:
         sessions = self.tenant.sessions
         if sessions is None:
             record = kind.request(id_, name, arrival_s, nth, rng.uniforms(self.seed, stream, 1)[:6], context)
-            yield arrival_s, _with_hashes(record, opening)
+            yield arrival_s, _with_hashes(record, opening, self.block_tokens)
             return
         hashes = list(opening)
         for turn in range(1, sessions.turns(draws[4]) + 1):
@@ -184,7 +184,7 @@ class _Sender:
             if tokens > MOST:
                 raise DriftkitError(f"{name}: a prompt of over {MOST} tokens", hint="give input a longest")
             prefixes.extend(hashes, tokens // self.block_tokens, self.seed, id_)
-            yield arrival_s, _with_hashes(record, list(hashes))
+            yield arrival_s, _with_hashes(record, list(hashes), self.block_tokens)
             context = tokens + record["trace_output_tokens"]
             arrival_s += sessions.think_s(of_turn[6])
 
@@ -196,9 +196,10 @@ def _hashes(seed: int, variant: str, blocks: int) -> list[int]:
     return hashes
 
 
-def _with_hashes(record: Record, hashes: list[int]) -> Record:
+def _with_hashes(record: Record, hashes: list[int], block_tokens: int) -> Record:
     if hashes:
         record["prefix_hashes"] = hashes
+        record["prefix_block_tokens"] = block_tokens
     return record
 
 
@@ -232,7 +233,7 @@ def _shared(
         context, hashes = sender.opening(prefix_u)
         name = sender.tenant.named(copy)
         record = kind.request(f"{spec.name}-{seed}-{number:06d}", name, arrival_s, number, draws, context)
-        yield arrival_s, _with_hashes(record, hashes)
+        yield arrival_s, _with_hashes(record, hashes, spec.block_tokens)
 
 
 def _uniforms(seed: int, name: str) -> Iterator[list[float]]:

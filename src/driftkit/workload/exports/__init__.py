@@ -12,10 +12,11 @@ _OUR_OWN = frozenset(("kind", "schema"))
 
 
 class Export(Protocol):
-    """`holds` are the fields that it has a place for."""
+    """`holds` are the fields that it has a place for, `remarks` what is to be said once, in order."""
 
     name: str
     holds: frozenset[str]
+    remarks: dict[str, None]
 
     def row(self, record: Record) -> Record:
         """The request as the format has it; FieldError when it lacks what the format needs."""

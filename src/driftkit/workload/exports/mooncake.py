@@ -8,11 +8,16 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+from driftkit import rng
 from driftkit.errors import FieldError
 from driftkit.estimation.tokenizers import load
 from driftkit.records.schema import Record, checker
+from driftkit.workload.traces.mooncake import BLOCK_TOKENS
 
-_check = checker(("id", "arrival_s"), ("prompt_tokens", "trace_output_tokens", "max_tokens"))
+_check = checker(
+    ("id", "arrival_s"),
+    ("prompt_tokens", "trace_output_tokens", "max_tokens", "prefix_hashes", "prefix_block_tokens"),
+)
 
 
 class Mooncake:
@@ -20,10 +25,11 @@ class Mooncake:
 
     name: ClassVar[str] = "mooncake"
     holds: ClassVar[frozenset[str]] = frozenset(
-        ("arrival_s", "prompt_tokens", "trace_output_tokens", "prefix_hashes")
+        ("arrival_s", "prompt_tokens", "trace_output_tokens", "prefix_hashes", "prefix_block_tokens")
     )
 
     def __init__(self, tokenizer: str) -> None:
+        self.remarks: dict[str, None] = {}
         self._count = load(tokenizer).count
 
     def row(self, record: Record) -> Record:
@@ -40,8 +46,21 @@ class Mooncake:
             "output_length": output,
         }
         if record.get("prefix_hashes") is not None:
-            row["hash_ids"] = record["prefix_hashes"]
+            row["hash_ids"] = self._hash_ids(record, tokens)
         return row
+
+    def _hash_ids(self, record: Record, tokens: int) -> list[int]:
+        """As many as the prompt has blocks, the last one perhaps not full: replayers insist on that.
+
+        Blocks that the record does not name are nobody else's.
+        """
+        block = record.get("prefix_block_tokens") or BLOCK_TOKENS
+        if block != BLOCK_TOKENS:
+            remark = f"hash_ids are blocks of {block} tokens, not {BLOCK_TOKENS}: tell the replayer"
+            self.remarks[remark] = None
+        known = record["prefix_hashes"][: -(-tokens // block)]
+        own = (f"{record['id']}/{place}" for place in range(len(known), -(-tokens // block)))
+        return [*known, *(rng.keyed(0, "mooncake/block", name) for name in own)]
 
 
 def _text(record: Record) -> str:

@@ -22,6 +22,7 @@ class OpenAiBatch:
 
     def __init__(self, tokenizer: str) -> None:
         """Nothing is counted: the text itself is written."""
+        self.remarks: dict[str, None] = {}
 
     def row(self, record: Record) -> Record:
         _check(record)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from driftkit.errors import FieldError
-from driftkit.records.schema import Record, shown
+from driftkit.records.schema import Record, nature
 
 
 def asked(messages: list[Record]) -> Record:
@@ -20,8 +20,8 @@ def asked(messages: list[Record]) -> Record:
 def check_messages(name: str, value: Any) -> list[Record]:
     """A list of objects with a role, and not none of them."""
     if type(value) is not list or not value:
-        raise FieldError(name, f"expected an array of messages, got {shown(value)}")
+        raise FieldError(name, f"expected an array of messages, got {nature(value)}")
     for message in value:
         if type(message) is not dict or type(message.get("role")) is not str:
-            raise FieldError(name, f"expected objects with a role, got {shown(message)}")
+            raise FieldError(name, f"expected objects with a role, got {nature(message)}")
     return value

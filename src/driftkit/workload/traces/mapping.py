@@ -12,6 +12,7 @@ import difflib
 import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 
 from driftkit.errors import FieldError, UsageError
@@ -21,6 +22,7 @@ from driftkit.workload.traces.timings import INSTANTS, completion
 
 _OURS = [name for name in FIELDS if name not in ("kind", "schema", "barrier")]
 _MICROSECONDS = 6
+_SINCE_1970_S = 1e9  # an instant beyond September 2001 is of a clock that counts from 1970
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +59,8 @@ class Item:
                 value = str(value)
         elif field.type in ("number", "integer"):
             amount = number(self.shown, value) / self.divisor
+            if amount == 0 and self.field == "trace_output_tokens":
+                return None  # of a request that failed: how long it would have been nobody knows
             if field.type == "number" or amount == int(amount):
                 value = amount if field.type == "number" else int(amount)
         if not field.accepts(value):
@@ -77,6 +81,7 @@ class Mapping:
         self._own = {name: Item(name, name) for name in _OURS if name not in fields}
         self._start: float | None = None
         self._run_id = ""
+        self._started_at: str | None = None
 
     def check_columns(self, columns: list[str]) -> None:
         """UsageError when a mapped column is not there, or none says when a request arrived."""
@@ -93,11 +98,13 @@ class Mapping:
         values: Record = {}
         items = [*self._items, *(self._own[name] for name in row if name in self._own)]
         for item in items:
-            if (value := item.value(row)) is not None:
-                values[item.field] = item.converted(value)
+            if (value := item.value(row)) is not None and (value := item.converted(value)) is not None:
+                values[item.field] = value
         arrival = self._arrival(values)
         if self._start is None:
             self._start = arrival
+            if arrival > _SINCE_1970_S:
+                self._started_at = datetime.fromtimestamp(arrival, UTC).isoformat().replace("+00:00", "Z")
             self._run_id = "trace-" + hashlib.blake2b(line, digest_size=6).hexdigest()
         for name in INSTANTS:
             if name in values:
@@ -106,6 +113,8 @@ class Mapping:
         record: Record = {"kind": "request", "schema": SCHEMA, "id": f"trace-{number:06d}", **values}
         check_prompt(record)
         if any(item.field in ("finished_s", "e2e_s") for item in items):  # though this row may not say
+            if self._started_at is not None:
+                record.setdefault("run_started_at", self._started_at)
             return completion(record, self._run_id, label)
         return record
 

@@ -18,6 +18,9 @@ from driftkit.workload.traces.cells import number, tokens
 _check = checker((), ("prompt", "messages"))
 
 
+BLOCK_TOKENS = 512
+
+
 class Mooncake(Trace):
     """Its clock is relative already, so arrivals are as they stand; ids are the row's number."""
 
@@ -59,4 +62,5 @@ class Mooncake(Trace):
             if type(hashes) is not list or not all(type(block) is int for block in hashes):
                 raise FieldError("hash_ids", f"expected an array of integers, got {shown(hashes)}")
             record["prefix_hashes"] = hashes
+            record["prefix_block_tokens"] = BLOCK_TOKENS
         return [record]

@@ -10,7 +10,7 @@ from typing import ClassVar
 
 from driftkit.errors import FieldError
 from driftkit.records.io import parse_json
-from driftkit.records.schema import SCHEMA, Record, checker, shown
+from driftkit.records.schema import SCHEMA, Record, checker, nature
 from driftkit.workload.traces import Options, Trace
 from driftkit.workload.traces.chat import asked, check_messages
 
@@ -35,7 +35,7 @@ class OpenAiBatch(Trace):
         row = parse_json(line)
         body = row.get("body")
         if type(body) is not dict:
-            raise FieldError("body", f"expected an object, got {shown(body)}")
+            raise FieldError("body", f"expected an object, got {nature(body)}")
         record: Record = {
             "kind": "request",
             "schema": SCHEMA,
@@ -68,6 +68,6 @@ def _asked(body: Record) -> Record:
         if name == "prompt":
             if type(value) is list and value and all(type(token) is int for token in value):
                 return {"prompt_tokens": len(value)}
-            raise FieldError("body.prompt", f"expected a string or an array of tokens, got {shown(value)}")
+            raise FieldError("body.prompt", f"expected a string or an array of tokens, got {nature(value)}")
         return asked(check_messages(f"body.{name}", value))
     raise FieldError("body", "expected messages, prompt or input, got none of them")

@@ -14,7 +14,7 @@ import orjson
 
 from driftkit.errors import DriftkitError, FieldError, LineError
 from driftkit.records.io import parse_json
-from driftkit.records.schema import SCHEMA, Record, shown
+from driftkit.records.schema import SCHEMA, Record, nature, shown
 from driftkit.workload.traces import Options, Trace
 from driftkit.workload.traces.chat import asked
 from driftkit.workload.traces.openai_batch import NO_ARRIVALS
@@ -60,7 +60,7 @@ class ShareGpt(Trace):
         conversation = parse_json(line)
         said = conversation.get("conversations", conversation.get("items"))
         if type(said) is not list:
-            raise FieldError("conversations", f"expected an array, got {shown(said)}")
+            raise FieldError("conversations", f"expected an array, got {nature(said)}")
         session = conversation.get("id")
         if session is not None and type(session) not in (str, int):
             raise FieldError("id", f"expected a string, got {shown(session)}")
@@ -99,11 +99,11 @@ class ShareGpt(Trace):
 def _message(message: object, place: int) -> tuple[str, str]:
     name = f"conversations[{place}]"
     if type(message) is not dict:
-        raise LineError(f"{name}: expected an object, got {shown(message)}")
+        raise LineError(f"{name}: expected an object, got {nature(message)}")
     sender = message.get("from", message.get("role"))
     text = message.get("value", message.get("content"))
     if type(sender) is not str or sender not in _ROLES:
-        raise FieldError(f"{name}.from", f"expected one of {', '.join(_ROLES)}, got {shown(sender)}")
+        raise FieldError(f"{name}.from", f"expected one of {', '.join(_ROLES)}, got {nature(sender)}")
     if type(text) is not str:
-        raise FieldError(f"{name}.value", f"expected a string, got {shown(text)}")
+        raise FieldError(f"{name}.value", f"expected a string, got {nature(text)}")
     return _ROLES[sender], text

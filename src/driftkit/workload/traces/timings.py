@@ -27,6 +27,10 @@ def completion(record: Record, run_id: str, label: str) -> Record:
     done.setdefault("label", label)
     offered = done.setdefault("offered_s", record["arrival_s"])
     done["status"] = status(done.get("status"), done.get("error"))
+    if "error" in done:
+        error = done.pop("error")
+        if failed(error):
+            done["error"] = str(error)
     if done["status"] != "ok" and "finished_s" not in done and "e2e_s" not in done:
         done["finished_s"] = offered
     _check_order(done)
@@ -52,7 +56,7 @@ def completion(record: Record, run_id: str, label: str) -> Record:
 def status(value: Any, error: Any) -> str:
     """One of driftkit's statuses, from its name, an HTTP status, or whether there is an error."""
     if value is None:
-        return "error" if error else "ok"
+        return "error" if failed(error) else "ok"
     text = str(value).lower()
     if text in STATUSES:
         return text
@@ -66,10 +70,22 @@ def status(value: Any, error: Any) -> str:
     raise FieldError("status", f"{expected}, got {shown(value)}")
 
 
+def failed(error: Any) -> bool:
+    """Whether a log's error column says that there was one; many write that there was none."""
+    return bool(error) and str(error).strip().lower() not in ("", "0", "false", "none", "null", "no", "-")
+
+
 def _check_order(done: Record) -> None:
     """Raise FieldError for the first instant that was recorded before the one it must follow."""
     before, name_before = done["offered_s"], "its arrival"
     for instant, latency in LATENCIES.items():
+        if instant in done and latency in done:
+            apart = abs(done[instant] - done["offered_s"] - done[latency])
+            if apart > 0.01 + 0.01 * done[latency]:  # more than what rounding explains
+                problem = (
+                    f"{done[latency]:g} s, but by {instant} it took {done[instant] - done['offered_s']:g} s"
+                )
+                raise FieldError(latency, problem, hint="map one of the two")
         name = instant if instant in done else latency
         at = done["offered_s"] + done[latency] if name == latency and latency in done else done.get(instant)
         if at is not None:

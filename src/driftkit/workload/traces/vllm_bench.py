@@ -110,6 +110,9 @@ class VllmBench(Trace):
             record["error"] = str(error)
             return [completion(record, run["run_id"], run["label"])]
         record["actual_output_tokens"] = tokens("output_lens", row["output_lens"], minimum=0)
+        if not record["actual_output_tokens"] and not row["ttfts"]:
+            record["error"] = "no output"
+            return [completion(record, run["run_id"], run["label"])]
         gaps = row["itls"]
         if type(gaps) is not list or not {type(gap) for gap in gaps} <= {float, int}:
             raise FieldError("itls", f"expected an array of seconds, got {shown(gaps)}")
