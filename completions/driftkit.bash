@@ -58,7 +58,6 @@ _driftkit() {
             return
             ;;
         *:--requests | \
-            *:--lengths | \
             *:--length-scale | \
             *:--map | \
             *:--window | \
@@ -83,6 +82,10 @@ _driftkit() {
             *:--baseline | \
             *:--table | \
             *:--fail-if)
+            return
+            ;;
+        *:--lengths)
+            _driftkit_words 'near-cap chat'
             return
             ;;
         *:--trace-format)

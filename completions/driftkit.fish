@@ -41,7 +41,7 @@ complete -c driftkit -n '__driftkit_command gen' -l preset -x -a 'driftsched' -d
 complete -c driftkit -n '__driftkit_command gen' -l spec -r -F -d 'Make the workload that this TOML file describes (- is stdin)'
 complete -c driftkit -n '__driftkit_command gen' -l print-spec -x -a 'driftsched' -d 'Print the preset as a file for --spec, and end'
 complete -c driftkit -n '__driftkit_command gen' -l requests -x -d 'How many requests in all, at most, instead of what the workload says (driftsched: 3000)'
-complete -c driftkit -n '__driftkit_command gen' -l lengths -x -d 'Take all output lengths from this model of the workload (driftsched: near-cap, chat)'
+complete -c driftkit -n '__driftkit_command gen' -l lengths -x -a 'near-cap chat' -d 'Take all output lengths from this model of the workload (driftsched: near-cap, chat)'
 complete -c driftkit -n '__driftkit_command gen' -l length-scale -x -d 'Multiply the length model\'s median, to see what hangs on it'
 complete -c driftkit -n '__driftkit_command gen' -l trace -r -F -d 'Read this trace (gzipped or not; - is standard input)'
 complete -c driftkit -n '__driftkit_command gen' -l trace-format -x -a 'azure burstgpt mooncake servegen sharegpt openai-batch vllm-bench csv jsonl auto' -d 'Format of the trace: azure, burstgpt, mooncake, servegen, sharegpt, openai-batch, vllm-bench, csv, jsonl; auto looks at its first bytes'

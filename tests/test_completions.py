@@ -133,6 +133,7 @@ CASES = {
     "driftkit schedule --policy aging --param ": {"rate="},
     "driftkit schedule --policy=random --param ": {"seed="},
     "driftkit run --batching s": {"static"},
+    "driftkit gen --lengths ": {"near-cap", "chat"},
     "driftkit report --color ": {"auto", "always", "never"},
     "driftkit calibrate --method ": set(names("calibrators")),
 }

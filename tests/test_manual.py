@@ -135,7 +135,7 @@ def files(stages: Stages, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("name", ["driftkit", *COMMANDS, "records"])
+@pytest.mark.parametrize("name", ["driftkit", *COMMANDS, "records", "spec"])
 def test_every_example_runs_and_writes(name: str, files: Path, tmp_path: Path) -> None:
     examples = pages.examples(name)
     assert len(examples) >= 2

@@ -534,6 +534,18 @@ arrivals = { process = "poisson", rate_rps = 1 }
         ("input = 5", "", "tenants[0].input: expected a length, got nothing", "say it for the tenant"),
         ("sigma = 1", "sigma = -1", "categories.talk.output.sigma: expected a number from 0 to 10", None),
         ("sigma = 1", "sigma = 1, of_cap = true", "tenants[0].max_tokens: expected an integer", "say it"),
+        (
+            "sigma = 1",
+            "sigma = 1, shortest = 5, longest = 4",
+            "categories.talk.output.longest: expected an integer >= shortest (5), got 4",
+            None,
+        ),
+        (
+            "input = 5",
+            "input = 5\ndependence = {}",
+            "categories.talk.dependence: expected rank or normal, got neither",
+            None,
+        ),
         ("[1, 2, 4]", "[1, 2, 2]", "lengths.long.edges[2]: expected more than the edge before, got 2", None),
         ("[1, 2]", "[1, 2, 3]", "lengths.long.weights: expected one a bin, 2 in all, got 3", None),
         ("[1, 2]", "[0, 0]", "lengths.long.weights: expected a weight above 0, got none", None),

@@ -12,7 +12,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from manual import pages, records_page, shells
+from manual import pages, records_page, shells, spec_page
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -21,6 +21,7 @@ def documents() -> dict[str, str]:
     """Every file that is made, by its path."""
     made = {f"man/{name}": text for name, text in pages.pages().items()}
     made["man/driftkit-records.5"] = records_page.page()
+    made["man/driftkit-spec.5"] = spec_page.page()
     return made | {f"completions/{name}": text for name, text in shells.scripts().items()}
 
 

@@ -21,6 +21,7 @@ SECTIONS = {
     "exports": "EXPORT FORMATS",
     "calibrators": "METHODS",
 }
+FORMATS = ["driftkit-records 5", "driftkit-spec 5"]
 #: what other sections say better than the epilog of --help can
 _SHORTENED = {*(title.capitalize() for title in SECTIONS.values()), "Exit status"}
 _TITLE = re.compile(r"(?P<title>[A-Z][a-z]+(?: [a-z]+)?): ")
@@ -74,7 +75,7 @@ def _toplevel(group: Command, commands: list[Command]) -> list[str]:
     lines.append(".El")
     lines += _options(group)
     lines += _environment([group, *commands]) + _exit_status([group, *commands]) + _examples("driftkit")
-    return lines + see_also([f"driftkit-{command.name} 1" for command in commands] + ["driftkit-records 5"])
+    return lines + see_also([f"driftkit-{command.name} 1" for command in commands] + FORMATS)
 
 
 def _subcommand(command: Command, commands: list[Command]) -> list[str]:
@@ -102,7 +103,8 @@ def _subcommand(command: Command, commands: list[Command]) -> list[str]:
             lines += [f".Sh {title.upper()}", *prose(body[0].upper() + body[1:])]
     lines += _environment([command]) + _files(command) + _exit_status([command]) + _examples(command.name)
     others = ["driftkit 1", *(f"driftkit-{c.name} 1" for c in commands if c.name != command.name)]
-    return lines + see_also([*others, "driftkit-records 5"])
+    formats = FORMATS if any(option.name == "spec" for option in command.options) else FORMATS[:1]
+    return lines + see_also([*others, *formats])
 
 
 def _usage(option: Option) -> str:

@@ -48,17 +48,20 @@ def page() -> str:
 def _constraint(field: Field) -> str:
     """Type, unit, bounds: `number of seconds, 0 to 9e9`."""
     text: str = field.type
-    for suffix, unit in UNITS.items():
-        if field.name.endswith(suffix):
-            text += f", {unit}"
+    if unit := unit_of(field.name):
+        text += f", {unit}"
     if field.choices:
         text += ": " + ", ".join(field.choices)
     if field.minimum is not None and field.maximum is not None:
-        text += f", {_number(field.minimum)} to {_number(field.maximum)}"
+        text += f", {number(field.minimum)} to {number(field.maximum)}"
     return text
 
 
-def _number(value: float) -> str:
+def unit_of(name: str) -> str:
+    return next((unit for suffix, unit in UNITS.items() if name.endswith(suffix)), "")
+
+
+def number(value: float) -> str:
     if value == 2**63 - 1:
         return "2^63-1"
     if value == -(2**63):

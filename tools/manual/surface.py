@@ -9,6 +9,7 @@ import importlib
 import inspect
 import re
 import textwrap
+import tomllib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib import resources
@@ -18,6 +19,7 @@ import click
 
 from driftkit import cli, registry
 from driftkit.commands import COMMANDS
+from driftkit.workload import presets
 
 #: options that take a name of the registry, by the parameter's name; each is a section of the man page
 TABLES = {
@@ -179,6 +181,12 @@ def _values(option: click.Option, name: str) -> tuple[str, ...]:
         folder = resources.files("driftkit.engines.sim") / "profiles" / PROFILES[name]
         return tuple(
             sorted(p.name.removesuffix(".toml") for p in folder.iterdir() if p.name.endswith(".toml"))
+        )
+    if name == "lengths":
+        return tuple(
+            model
+            for preset in presets.NAMES
+            for model in tomllib.loads(presets.text(preset).decode())["lengths"]
         )
     return TOKENIZERS if name == "tokenizer" else ()
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 @click.command(
     epilog="A spec is a TOML file that describes tenants, arrivals and lengths; --print-spec shows a preset "
-    "as one, to start from. "
+    "as one, to start from, and the manual page driftkit-spec(5) lists its keys. "
     "The driftsched preset is the paper's workload: a third of the requests in a learning phase, then "
     "a barrier, then the stress phase. Length models: near-cap (outputs end near max_tokens, the paper's "
     "regime) and chat (fitted to Qwen1.5-1.8B-Chat). A trace without tenants gets the preset's three, drawn "

@@ -197,7 +197,9 @@ def read_model(table: Table) -> LengthModel:
                 entry.done()
         distribution = Mixture(parts, table.boolean("of_cap"))
     shortest = table.integer("shortest", 1, MOST, 1)
-    longest = table.integer("longest", shortest, MOST, MOST)
+    longest = table.integer("longest", 1, MOST, MOST)
+    if longest < shortest:
+        raise table.expected("longest", f"an integer >= shortest ({shortest})")
     words = None
     if "words_per_token" in table or "words_cv" in table:
         words = Words(table.number("words_per_token", 1e-3, 1e3), table.number("words_cv", 0, 10, 0.0))
@@ -226,8 +228,8 @@ def _histogram(table: Table) -> Histogram:
 def read_dependence(table: Table, key: str) -> Dependence:
     """`{normal = r}`, or `{rank = r}`: Spearman's, in a Gaussian copula 6 / pi * asin(normal / 2)."""
     entry = table.table(key)
-    if "rank" in entry and "normal" in entry:
-        raise table.wrong(key, "expected rank or normal, got both")
+    if ("rank" in entry) == ("normal" in entry):
+        raise table.wrong(key, f"expected rank or normal, got {'both' if 'rank' in entry else 'neither'}")
     if "rank" in entry:
         normal = 2 * math.sin(math.pi / 6 * entry.number("rank", -1, 1))
     else:

@@ -118,7 +118,12 @@ class Spec:
 def read(data: bytes, lengths_name: str | None = None, length_scale: float = 1.0) -> Spec:
     """The workload that a file describes, its outputs by the model `lengths_name` instead of its own, if
     given, and scaled; LineError for what is wrong in the file."""
-    return _Reader(parse(data), lengths_name, length_scale).spec()
+    return read_table(parse(data), lengths_name, length_scale)
+
+
+def read_table(table: Table, lengths_name: str | None = None, length_scale: float = 1.0) -> Spec:
+    """The same, from the file's outermost table."""
+    return _Reader(table, lengths_name, length_scale).spec()
 
 
 class _Reader:

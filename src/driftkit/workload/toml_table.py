@@ -130,7 +130,7 @@ class Table:
         self._asked.add(key)
         if type(value) is not dict:
             raise self.expected(key, "a table")
-        return Table(value, self.place(key))
+        return self._below(value, self.place(key))
 
     def tables(self, key: str) -> list[Table]:
         """The tables of the array at `key`."""
@@ -139,7 +139,11 @@ class Table:
             return []
         if type(values) is not list or any(type(value) is not dict for value in values):
             raise self.expected(key, f"an array of tables ([[{self.place(key)}]])")
-        return [Table(value, f"{self.place(key)}[{place}]") for place, value in enumerate(values)]
+        return [self._below(value, f"{self.place(key)}[{place}]") for place, value in enumerate(values)]
+
+    def _below(self, values: dict[str, Any], path: str) -> Table:
+        """A table of this one's kind: tools/manual has one that notes what it is asked."""
+        return Table(values, path)
 
     def shares(self, key: str, names: Collection[str]) -> dict[str, float] | None:
         """A table of shares by name, of which at least one is above 0; None when there is none."""
