@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import statistics
 import subprocess
 import sys
 import time
@@ -29,7 +28,7 @@ def test_every_help_is_within_twice_the_time_of_importing_click() -> None:
     for _ in range(ROUNDS):  # interleaved, so that a busy moment hits all alike
         for times, call in zip(took, calls, strict=True):
             times.append(seconds(call))
-    click, *helps = map(statistics.median, took)
+    click, *helps = map(min, took)  # the least disturbed of each: the suite's other half runs beside this
     ratios = {" ".join(args): round(took / click, 2) for args, took in zip(HELPS, helps, strict=True)}
     assert {name: ratio for name, ratio in ratios.items() if ratio >= 2} == {}
 
