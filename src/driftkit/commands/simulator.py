@@ -3,23 +3,39 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from driftkit.engines.sim import profiles
+
 if TYPE_CHECKING:
+    from driftkit.engines.sim.profile import Gpu, Model
     from driftkit.engines.sim.simulation import Setup
 
 F = TypeVar("F", bound=Callable[..., Any])
 
+DEFAULT_GPU = "l4"
+DEFAULT_MODEL = "qwen1.5-1.8b"
+
 _OPTIONS = (
-    click.option("--gpu", default="l4", show_default=True, metavar="NAME", help="GPU profile: l4."),
+    click.option(
+        "--gpu",
+        metavar="NAME",
+        help=f"GPU profile: {', '.join(profiles.GPUS)}.  [default: {DEFAULT_GPU}]",
+    ),
     click.option(
         "--served-model",
-        default="qwen1.5-1.8b",
-        show_default=True,
-        metavar="NAME",
-        help="Model profile: qwen1.5-1.8b.",
+        metavar="NAME|FILE",
+        help=f"Model profile: {', '.join(profiles.MODELS)}; or a Hugging Face config.json, or its folder.  "
+        f"[default: {DEFAULT_MODEL}]",
+    ),
+    click.option(
+        "--profile",
+        metavar="FILE",
+        help="A GPU and a model of your own: a TOML file with every constant of both, in tables [gpu] and "
+        "[model].",
     ),
     click.option(
         "--batching",
@@ -104,4 +120,49 @@ def setup_of(options: dict[str, Any]) -> Setup:
 
     from driftkit.engines.sim.simulation import Setup
 
-    return Setup(**{field.name: options.pop(field.name) for field in fields(Setup)})
+    gpu, model = _profile(options.pop("profile"), options.pop("gpu"), options.pop("served_model"))
+    others = {field.name for field in fields(Setup)} - {"gpu", "served_model"}
+    return Setup(gpu, model, **{name: options.pop(name) for name in others})
+
+
+def _profile(path: str | None, gpu: str | None, model: str | None) -> tuple[Gpu, Model]:
+    from driftkit.engines.sim import profile
+    from driftkit.errors import DriftkitError, LineError, UsageError
+
+    if path is None:
+        return profile.load_gpu(gpu or DEFAULT_GPU), _model(model or DEFAULT_MODEL)
+    for option, value in (("--gpu", gpu), ("--served-model", model)):
+        if value is not None:
+            raise UsageError(f"--profile and {option} exclude each other: a profile is whole")
+    data = _content("--profile", Path(path))
+    try:
+        return profile.read(data)
+    except LineError as error:
+        raise DriftkitError(f"{path}: {error.message}", hint=error.hint) from None
+
+
+def _model(name: str) -> Model:
+    """The packaged profile of that name, else what the config.json at that path describes."""
+    from driftkit.engines.sim import hf_config, profile
+    from driftkit.errors import DriftkitError, LineError
+
+    path = Path(name)
+    if name in profiles.MODELS or not ("/" in name or path.exists()):
+        return profile.load_model(name)
+    if path.is_dir():
+        path /= "config.json"
+    data = _content("--served-model", path)
+    called = path.resolve().parent.name if path.name == "config.json" else path.stem
+    try:
+        return hf_config.read(data, called)
+    except LineError as error:
+        raise DriftkitError(f"{path}: {error.message}", hint=error.hint) from None
+
+
+def _content(option: str, path: Path) -> bytes:
+    from driftkit.errors import UsageError
+
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise UsageError(f"{option}: {path}: {(error.strerror or str(error)).lower()}") from None
