@@ -2,14 +2,14 @@
 
     python benchmarks/fidelity.py [DATA_DIR]
 
-Looks in DATA_DIR (and in its folder `vllm`) for `GPU_MODEL_requests.jsonl[.gz]` with a `GPU_MODEL_meta.json[.gz]`
-beside it, as LLMServingSim publishes them (github.com/casys-kaist/LLMServingSim, bench/examples); no log comes
-with driftkit. Every constant is that of the packaged profile: nothing is fitted here. What the log's server was
-started with, limits and KV blocks, is taken from the meta file.
+Looks in DATA_DIR, and in its folder `vllm`, for `GPU_MODEL_requests.jsonl` with `GPU_MODEL_meta.json` beside
+it, gzipped or not, as LLMServingSim publishes them (casys-kaist/LLMServingSim on GitHub, bench/examples); none
+come with driftkit. Every constant is that of the packaged profile: nothing is fitted here. What the log's
+server was started with, limits and KV blocks, is taken from the meta file.
 
 A log has two clocks: arrival by the wall, the rest by the server's monotonic clock. The smallest difference
-between being queued and arriving is taken as the offset between them, so latencies count from arrival, and the
-quickest hand-over is taken as instant.
+between being queued and arriving is taken as the offset between them, so latencies count from arrival,
+and the quickest hand-over is taken as instant.
 """
 
 from __future__ import annotations
@@ -161,8 +161,8 @@ LLAMA_30B_LAYER = {
 def like_ci(model: str) -> list[Latency]:
     """300 requests at 1 a second on an L4, as vLLM's CI sends them from ShareGPT.
 
-    Lengths are assumed: independent and exponential, of the means that `vllm bench` prints for its sample, 213
-    tokens in and 218 out, at most 1,024 each.
+    Lengths are assumed: independent and exponential, of the means that `vllm bench` prints for its sample,
+    213 tokens in and 218 out, at most 1,024 each.
     """
     uniform = rng.stream(0, "benchmarks/fidelity").random((3, 300))
     arrivals = np.cumsum(-np.log1p(-uniform[0]))
