@@ -3,7 +3,7 @@
     python benchmarks/fidelity.py [DATA_DIR]
 
 Looks in DATA_DIR, and in its folder `vllm`, for `GPU_MODEL_requests.jsonl` with `GPU_MODEL_meta.json` beside
-it, gzipped or not, as LLMServingSim publishes them (casys-kaist/LLMServingSim on GitHub, bench/examples); none
+it, gzipped or not, as LLMServingSim publishes them (GitHub: casys-kaist/LLMServingSim, bench/examples); none
 come with driftkit. Every constant is that of the packaged profile: nothing is fitted here. What the log's
 server was started with, limits and KV blocks, is taken from the meta file.
 
