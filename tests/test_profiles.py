@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -253,6 +254,29 @@ def test_a_served_model_that_is_not_there(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text('{"model_type": "llama"}')
     (line,) = said(run(["run", "--served-model", tmp_path], REQUESTS), 1)
     assert line.startswith(f"driftkit run: {tmp_path}/config.json: hidden_size: expected an integer")
+
+
+@pytest.mark.parametrize("name", ["", "qwen", "a" * 300])
+def test_a_served_model_that_is_no_name_and_no_file(name: str) -> None:
+    line, hint = said(run(["run", "--served-model", name], REQUESTS), 2)
+    assert line == f"driftkit run: --served-model: no profile named {name!r}"
+    assert "known: llama-2-7b" in hint
+
+
+def test_a_model_is_called_as_its_folder_even_where_that_is_not_text(tmp_path: Path) -> None:
+    folder = tmp_path / os.fsdecode(b"model-\xff")
+    folder.mkdir()
+    (folder / "config.json").write_text(json.dumps(QWEN))
+    (row, *_) = records(ok(["run", "--served-model", folder], REQUESTS))
+    assert row["served_model"] == "model-\\udcff"
+
+
+def test_a_path_with_a_null_character_from_a_config_file(tmp_path: Path) -> None:
+    path = tmp_path / "driftkit.toml"
+    for option in ("served-model", "profile"):
+        path.write_text(f'[run]\n{option} = "./a\\u0000b"\n')
+        (line,) = said(run(["run", "--config", path], REQUESTS), 2)
+        assert f"--{option}" in line
 
 
 # --- a profile of one's own -----------------------------------------------------------------------

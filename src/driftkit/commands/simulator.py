@@ -130,7 +130,8 @@ def _profile(path: str | None, gpu: str | None, model: str | None) -> tuple[Gpu,
     from driftkit.errors import DriftkitError, LineError, UsageError
 
     if path is None:
-        return profile.load_gpu(gpu or DEFAULT_GPU), _model(model or DEFAULT_MODEL)
+        found = profile.load_gpu(DEFAULT_GPU if gpu is None else gpu)
+        return found, _model(DEFAULT_MODEL if model is None else model)
     for option, value in (("--gpu", gpu), ("--served-model", model)):
         if value is not None:
             raise UsageError(f"--profile and {option} exclude each other: a profile is whole")
@@ -144,17 +145,21 @@ def _profile(path: str | None, gpu: str | None, model: str | None) -> tuple[Gpu,
 def _model(name: str) -> Model:
     """The packaged profile of that name, else what the config.json at that path describes."""
     from driftkit.engines.sim import hf_config, profile
-    from driftkit.errors import DriftkitError, LineError
+    from driftkit.errors import DriftkitError, LineError, printable
 
     path = Path(name)
-    if name in profiles.MODELS or not ("/" in name or path.exists()):
+    try:
+        there, folder = bool(name) and path.exists(), path.is_dir()
+    except OSError:  # longer than a file's name can be
+        there = folder = False
+    if name in profiles.MODELS or not (there or "/" in name):
         return profile.load_model(name)
-    if path.is_dir():
+    if folder:
         path /= "config.json"
     data = _content("--served-model", path)
-    called = path.resolve().parent.name if path.name == "config.json" else path.stem
+    called = path.absolute().parent.name if path.name == "config.json" else ""
     try:
-        return hf_config.read(data, called)
+        return hf_config.read(data, printable(called or path.stem))
     except LineError as error:
         raise DriftkitError(f"{path}: {error.message}", hint=error.hint) from None
 
@@ -166,3 +171,5 @@ def _content(option: str, path: Path) -> bytes:
         return path.read_bytes()
     except OSError as error:
         raise UsageError(f"{option}: {path}: {(error.strerror or str(error)).lower()}") from None
+    except ValueError as error:  # a null character, from a --config
+        raise UsageError(f"{option}: {error}") from None
