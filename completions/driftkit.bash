@@ -53,7 +53,8 @@ _driftkit() {
             *:--trace | \
             *:--rejects | \
             *:--config | \
-            *:--manifest)
+            *:--manifest | \
+            *:--profile)
             _driftkit_paths -f
             return
             ;;
@@ -117,8 +118,14 @@ _driftkit() {
             _driftkit_paths -d
             return
             ;;
-        *:--served-model)
-            _driftkit_words 'qwen1.5-1.8b'
+        estimate:--served-model)
+            _driftkit_words 'llama-2-7b llama-3.1-8b opt-350m qwen1.5-1.8b qwen2.5-7b'
+            return
+            ;;
+        schedule:--served-model | \
+            run:--served-model)
+            _driftkit_words 'llama-2-7b llama-3.1-8b opt-350m qwen1.5-1.8b qwen2.5-7b'
+            _driftkit_paths -f
             return
             ;;
         *:--policy)
@@ -130,7 +137,7 @@ _driftkit() {
             return
             ;;
         *:--gpu)
-            _driftkit_words 'l4'
+            _driftkit_words 'a100-80gb a10g h100 h200 l4 rtx-pro-6000 rtx4090'
             return
             ;;
         *:--batching)
@@ -180,14 +187,14 @@ _driftkit() {
             ;;
         schedule)
             if [[ $cur == -* ]]; then
-                _driftkit_words '--policy --param --no-plan --follow --gpu --served-model --batching --batch-size --batch-wait --dispatch --max-concurrency --max-num-batched-tokens --max-num-seqs --num-gpu-blocks --gpu-memory-utilization --block-size --max-model-len --long-prefill-token-threshold --step-time-scale --unbuffered --redact-prompt --on-error --rejects --config --manifest --debug -h --help'
+                _driftkit_words '--policy --param --no-plan --follow --gpu --served-model --profile --batching --batch-size --batch-wait --dispatch --max-concurrency --max-num-batched-tokens --max-num-seqs --num-gpu-blocks --gpu-memory-utilization --block-size --max-model-len --long-prefill-token-threshold --step-time-scale --unbuffered --redact-prompt --on-error --rejects --config --manifest --debug -h --help'
             else
                 _driftkit_paths -f
             fi
             ;;
         run)
             if [[ $cur == -* ]]; then
-                _driftkit_words '--engine --label --run-id --follow --feedback --method --state --gpu --served-model --batching --batch-size --batch-wait --dispatch --max-concurrency --max-num-batched-tokens --max-num-seqs --num-gpu-blocks --gpu-memory-utilization --block-size --max-model-len --long-prefill-token-threshold --step-time-scale --unbuffered --redact-prompt --on-error --rejects --config --manifest --debug -h --help'
+                _driftkit_words '--engine --label --run-id --follow --feedback --method --state --gpu --served-model --profile --batching --batch-size --batch-wait --dispatch --max-concurrency --max-num-batched-tokens --max-num-seqs --num-gpu-blocks --gpu-memory-utilization --block-size --max-model-len --long-prefill-token-threshold --step-time-scale --unbuffered --redact-prompt --on-error --rejects --config --manifest --debug -h --help'
             else
                 _driftkit_paths -f
             fi

@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 
 from driftkit import rng
 from driftkit.errors import FieldError
+from driftkit.records.toml_table import Table
 from driftkit.workload import arrivals, generate, spec
-from driftkit.workload.toml_table import Table
 
 TENANTS = 2000
 

@@ -490,8 +490,8 @@ def test_calibrating_afterwards_replays_the_feedback_of_the_run_bit_for_bit(
         annotate(record, Table(lambda text: None), NoCorrection())
     jobs = in_order_of_arrival([job_of(record, record["trace_output_tokens"]) for record in records])
     setup = Setup(batching=batching, max_num_seqs=16, batch_size=8, max_model_len=2048)
-    online = OnlineCalibration(lambda key: Learning(new(), {}), setup.served_model, built)
-    run = {"run_id": "run-1", "served_model": setup.served_model}
+    online = OnlineCalibration(lambda key: Learning(new(), {}), setup.served_model.name, built)
+    run = {"run_id": "run-1", "served_model": setup.served_model.name}
     finished = [completion(job, run) for together in simulate(jobs, setup, built, online) for job in together]
     stream = Stream(lambda key: Learning(new(), {}))
     for record in finished:

@@ -11,8 +11,8 @@ import pytest
 
 from driftkit import rng
 from driftkit.errors import FieldError
+from driftkit.records.toml_table import Table
 from driftkit.workload import arrivals, spec
-from driftkit.workload.toml_table import Table
 from manual import spec_page
 from test_arrivals import assert_mean, assert_variance
 

@@ -135,8 +135,6 @@ def _explained(option: Option) -> list[str]:
     text = option.help
     if text[-1] not in ".?!":
         text += "."
-    if option.name in surface.PROFILES and option.values:
-        text += f" Built in: {', '.join(f'`{value}`' for value in option.values)}."
     facts = [option.bounds] if option.bounds else []
     if option.default:
         facts.append(f"default: {option.default}")

@@ -13,8 +13,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from driftkit.records.toml_table import Table
 from driftkit.workload import presets, spec
-from driftkit.workload.toml_table import Table
 from manual.mdoc import argument, block, prose, verbatim
 from manual.pages import examples, header, name_section, see_also
 from manual.records_page import number, unit_of

@@ -12,13 +12,13 @@ import textwrap
 import tomllib
 from collections.abc import Iterator
 from dataclasses import dataclass
-from importlib import resources
 from typing import Any
 
 import click
 
 from driftkit import cli, registry
 from driftkit.commands import COMMANDS
+from driftkit.engines.sim import profiles
 from driftkit.workload import presets
 
 #: options that take a name of the registry, by the parameter's name; each is a section of the man page
@@ -29,8 +29,8 @@ TABLES = {
     "export": "exports",
     "method": "calibrators",
 }
-#: options that take the name of a packaged profile, by the parameter's name: the kind of profile
-PROFILES = {"gpu": "gpu", "served_model": "model"}
+#: options that take the name of a packaged profile, by the parameter's name
+PROFILES = {"gpu": profiles.GPUS, "served_model": profiles.MODELS}
 #: what --tokenizer takes besides files; tiktoken's encodings depend on its version
 TOKENIZERS = ("builtin", "whitespace")
 
@@ -178,10 +178,7 @@ def _values(option: click.Option, name: str) -> tuple[str, ...]:
     if name in TABLES:
         return tuple(registry.names(TABLES[name]))
     if name in PROFILES:
-        folder = resources.files("driftkit.engines.sim") / "profiles" / PROFILES[name]
-        return tuple(
-            sorted(p.name.removesuffix(".toml") for p in folder.iterdir() if p.name.endswith(".toml"))
-        )
+        return PROFILES[name]
     if name == "lengths":
         return tuple(
             model

@@ -169,12 +169,12 @@ def command(
                 if corrected and state is None:
                     hint = "--feedback starts anew: give it their --state"
                     outcome.warn(f"the estimates are corrected already; {hint}")
-                online = OnlineCalibration(start, setup.served_model, policy if planned else None)
+                online = OnlineCalibration(start, setup.served_model.name, policy if planned else None)
             run = {
                 "run_id": run_id or identity.value(),
                 "label": label or named,
                 "engine": engine,
-                "served_model": setup.served_model,
+                "served_model": setup.served_model.name,
             }
             for together in simulate(jobs, setup, policy, online, prioritised=prioritised):
                 for job in together:

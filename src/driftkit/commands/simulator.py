@@ -3,23 +3,39 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from driftkit.engines.sim import profiles
+
 if TYPE_CHECKING:
+    from driftkit.engines.sim.profile import Gpu, Model
     from driftkit.engines.sim.simulation import Setup
 
 F = TypeVar("F", bound=Callable[..., Any])
 
+DEFAULT_GPU = "l4"
+DEFAULT_MODEL = "qwen1.5-1.8b"
+
 _OPTIONS = (
-    click.option("--gpu", default="l4", show_default=True, metavar="NAME", help="GPU profile: l4."),
+    click.option(
+        "--gpu",
+        metavar="NAME",
+        help=f"GPU profile: {', '.join(profiles.GPUS)}.  [default: {DEFAULT_GPU}]",
+    ),
     click.option(
         "--served-model",
-        default="qwen1.5-1.8b",
-        show_default=True,
-        metavar="NAME",
-        help="Model profile: qwen1.5-1.8b.",
+        metavar="NAME|FILE",
+        help=f"Model profile: {', '.join(profiles.MODELS)}; or a Hugging Face config.json, or its folder.  "
+        f"[default: {DEFAULT_MODEL}]",
+    ),
+    click.option(
+        "--profile",
+        metavar="FILE",
+        help="A GPU and a model of your own: a TOML file with every constant of both, in tables [gpu] and "
+        "[model].",
     ),
     click.option(
         "--batching",
@@ -104,4 +120,56 @@ def setup_of(options: dict[str, Any]) -> Setup:
 
     from driftkit.engines.sim.simulation import Setup
 
-    return Setup(**{field.name: options.pop(field.name) for field in fields(Setup)})
+    gpu, model = _profile(options.pop("profile"), options.pop("gpu"), options.pop("served_model"))
+    others = {field.name for field in fields(Setup)} - {"gpu", "served_model"}
+    return Setup(gpu, model, **{name: options.pop(name) for name in others})
+
+
+def _profile(path: str | None, gpu: str | None, model: str | None) -> tuple[Gpu, Model]:
+    from driftkit.engines.sim import profile
+    from driftkit.errors import DriftkitError, LineError, UsageError
+
+    if path is None:
+        found = profile.load_gpu(DEFAULT_GPU if gpu is None else gpu)
+        return found, _model(DEFAULT_MODEL if model is None else model)
+    for option, value in (("--gpu", gpu), ("--served-model", model)):
+        if value is not None:
+            raise UsageError(f"--profile and {option} exclude each other: a profile is whole")
+    data = _content("--profile", Path(path))
+    try:
+        return profile.read(data)
+    except LineError as error:
+        raise DriftkitError(f"{path}: {error.message}", hint=error.hint) from None
+
+
+def _model(name: str) -> Model:
+    """The packaged profile of that name, else what the config.json at that path describes."""
+    from driftkit.engines.sim import hf_config, profile
+    from driftkit.errors import DriftkitError, LineError, printable
+
+    path = Path(name)
+    try:
+        there, folder = bool(name) and path.exists(), path.is_dir()
+    except OSError:  # longer than a file's name can be
+        there = folder = False
+    if name in profiles.MODELS or not (there or "/" in name):
+        return profile.load_model(name)
+    if folder:
+        path /= "config.json"
+    data = _content("--served-model", path)
+    called = path.absolute().parent.name if path.name == "config.json" else ""
+    try:
+        return hf_config.read(data, printable(called or path.stem))
+    except LineError as error:
+        raise DriftkitError(f"{path}: {error.message}", hint=error.hint) from None
+
+
+def _content(option: str, path: Path) -> bytes:
+    from driftkit.errors import UsageError
+
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise UsageError(f"{option}: {path}: {(error.strerror or str(error)).lower()}") from None
+    except ValueError as error:  # a null character, from a --config
+        raise UsageError(f"{option}: {error}") from None

@@ -16,7 +16,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from driftkit.workload.toml_table import Table
+from driftkit.records.toml_table import Table
 
 Draw = Callable[[float, float], float]
 Gaps = tuple[Draw, Draw]  # every gap, and the first one

@@ -14,7 +14,7 @@ from statistics import NormalDist
 from typing import NamedTuple, Protocol
 
 from driftkit.records.schema import MOST
-from driftkit.workload.toml_table import Table, nearest
+from driftkit.records.toml_table import Table, nearest
 
 _normal_quantile = NormalDist().inv_cdf
 _normal_cdf = NormalDist().cdf

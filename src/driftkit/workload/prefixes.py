@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from driftkit import rng
 from driftkit.records.schema import MOST
-from driftkit.workload.toml_table import Table
+from driftkit.records.toml_table import Table
 
 BLOCK_TOKENS = 16  # vLLM's
 

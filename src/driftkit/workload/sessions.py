@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from driftkit.records.toml_table import Table
 from driftkit.workload.lengths import Lognormal, Mixture
-from driftkit.workload.toml_table import Table
 
 
 @dataclass(frozen=True, slots=True)

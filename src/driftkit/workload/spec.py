@@ -14,13 +14,13 @@ from typing import Any
 
 from driftkit.errors import FieldError, UsageError
 from driftkit.records.schema import FIELDS, LATEST_S, MOST
+from driftkit.records.toml_table import Table, nearest, parse
 from driftkit.workload import arrivals, lengths, prefixes, sessions
 from driftkit.workload.arrivals import Arrivals
 from driftkit.workload.lengths import Dependence, LengthModel, Models
 from driftkit.workload.prefixes import Prefix
 from driftkit.workload.prompts import TEMPLATES
 from driftkit.workload.sessions import Sessions
-from driftkit.workload.toml_table import Table, nearest, parse
 
 MOST_TENANTS = 10_000_000
 _COPY = re.compile("[1-9][0-9]{0,7}")

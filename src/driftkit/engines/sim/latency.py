@@ -2,46 +2,9 @@
 
 from __future__ import annotations
 
-import tomllib
 from dataclasses import dataclass
-from importlib import resources
-from typing import Any
 
-from driftkit.errors import UsageError
-
-
-@dataclass(frozen=True, slots=True)
-class Gpu:
-    """A GPU: bytes, bytes/s, FLOP/s, the share of each that is reached, seconds lost per step."""
-
-    name: str
-    memory_bytes: int
-    bandwidth_bytes_per_s: float
-    peak_flops: float
-    memory_efficiency: float
-    compute_efficiency: float
-    step_overhead_s: float
-    reserved_bytes: int
-    max_num_batched_tokens: int
-    max_num_seqs: int
-
-
-@dataclass(frozen=True, slots=True)
-class Model:
-    """A model: parameters held and read per step, and what attention and the KV cache cost per token."""
-
-    name: str
-    parameters: int
-    step_parameters: int
-    layers: int
-    attention_width: int
-    kv_values_per_token: int
-    bytes_per_value: int
-    max_model_len: int
-
-    @property
-    def kv_bytes_per_token(self) -> int:
-        return self.kv_values_per_token * self.bytes_per_value
+from driftkit.engines.sim.profile import Gpu, Model
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,33 +55,3 @@ def kv_blocks(gpu: Gpu, model: Model, block_size: int, utilization: float) -> in
     weights = model.parameters * model.bytes_per_value
     free = gpu.memory_bytes * utilization - weights - gpu.reserved_bytes
     return max(0, int(free // (model.kv_bytes_per_token * block_size)))
-
-
-def gpu_names() -> list[str]:
-    return _names("gpu")
-
-
-def model_names() -> list[str]:
-    return _names("model")
-
-
-def load_gpu(name: str) -> Gpu:
-    """The packaged profile `name`; UsageError lists the names there are."""
-    return Gpu(**_load("gpu", name))
-
-
-def load_model(name: str) -> Model:
-    return Model(**_load("model", name))
-
-
-def _names(kind: str) -> list[str]:
-    folder = resources.files("driftkit.engines.sim") / "profiles" / kind
-    return sorted(entry.name.removesuffix(".toml") for entry in folder.iterdir())
-
-
-def _load(kind: str, name: str) -> dict[str, Any]:
-    if name not in _names(kind):
-        option = "--gpu" if kind == "gpu" else "--served-model"
-        raise UsageError(f"{option}: no profile named {name!r}", hint="known: " + ", ".join(_names(kind)))
-    path = resources.files("driftkit.engines.sim") / "profiles" / kind / f"{name}.toml"
-    return tomllib.loads(path.read_text())

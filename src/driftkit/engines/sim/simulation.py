@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from driftkit.engines.dispatcher import Arrivals, Feedback, dispatch, dispatch_gangs
 from driftkit.engines.sim.engine import Simulator
-from driftkit.engines.sim.latency import StepTime, kv_blocks, load_gpu, load_model
+from driftkit.engines.sim.latency import StepTime, kv_blocks
+from driftkit.engines.sim.profile import Gpu, Model, load_gpu, load_model
 from driftkit.engines.sim.scheduler import Limits
 from driftkit.errors import UsageError
 from driftkit.policies.base import Policy
@@ -25,8 +26,8 @@ class Setup:
     `batch_wait` is in seconds; `step_time_scale` multiplies every step, to see what hangs on it.
     """
 
-    gpu: str = "l4"
-    served_model: str = "qwen1.5-1.8b"
+    gpu: Gpu = field(default_factory=lambda: load_gpu("l4"))
+    served_model: Model = field(default_factory=lambda: load_model("qwen1.5-1.8b"))
     batching: Literal["continuous", "static"] = "continuous"
     batch_size: int = 32
     batch_wait: float = 0.01
@@ -51,7 +52,7 @@ class Setup:
 
     def limits(self) -> Limits:
         """The admission limits; UsageError where vLLM would refuse to start."""
-        gpu, model = load_gpu(self.gpu), load_model(self.served_model)
+        gpu, model = self.gpu, self.served_model
         blocks = self.num_gpu_blocks
         if blocks is None:
             blocks = kv_blocks(gpu, model, self.block_size, self.gpu_memory_utilization)
@@ -65,7 +66,7 @@ class Setup:
         )
 
     def step_time(self) -> StepTime:
-        return StepTime.of(load_gpu(self.gpu), load_model(self.served_model)).scaled(self.step_time_scale)
+        return StepTime.of(self.gpu, self.served_model).scaled(self.step_time_scale)
 
 
 def simulate(
