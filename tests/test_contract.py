@@ -708,6 +708,13 @@ class TestOptionsThatWouldDoNothing:
         assert result.stdout == data
 
 
+def test_a_rank_needs_no_lengths(stages: Stages) -> None:
+    """`gen | schedule --no-plan`, without estimate in between."""
+    rows = records(ok(["schedule", "--policy", "priority", "--no-plan", stages.requests]))
+    assert [row["sched_rank"] for row in rows] == list(range(REQUESTS))
+    assert [row["priority"] for row in rows] == sorted(row["priority"] for row in rows)
+
+
 class TestScheduleAgain:
     def test_an_older_plan_does_not_stay(self, stages: Stages) -> None:
         rows = records(ok(["schedule", "--policy", "fifo", "--no-plan"], stages.scheduled.read_bytes()))

@@ -40,12 +40,15 @@ def check_truth(record: Record) -> None:
 
 
 def job_of(record: Record, output_tokens: int, order: int = 0) -> Job:
-    """The job of a checked record that the engine is to answer with `output_tokens` tokens."""
+    """The job of a checked record that the engine is to answer with `output_tokens` tokens.
+
+    A job that is only ranked need not know its prompt's length.
+    """
     return Job(
         record=record,
         order=order,
         arrival_s=float(record["arrival_s"]),
-        prompt_tokens=record["prompt_tokens"],
+        prompt_tokens=record.get("prompt_tokens") or 0,
         output_tokens=output_tokens,
         priority=record.get("priority") or 0,
         barrier=bool(record.get("barrier")),
