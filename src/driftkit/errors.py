@@ -1,5 +1,9 @@
 """The errors a user may see, each with the exit code that the command-line contract gives it."""
 
+from __future__ import annotations
+
+from collections.abc import Iterable
+
 
 def printable(text: str) -> str:
     """Text for people with what is not printable escaped: a record's values must not break the line that
@@ -7,6 +11,25 @@ def printable(text: str) -> str:
     if text.isprintable():
         return text
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
+
+
+MOST_NAMES = 20  # in one hint
+
+
+def near(word: str, known: Iterable[str]) -> str | None:
+    """The hint for a name that there is none of: the nearest one, if there is a near one."""
+    import difflib  # where a name is wrong, and not at every start
+
+    for name in difflib.get_close_matches(word, list(known), n=1):
+        return f"did you mean {name}?"
+    return None
+
+
+def near_or_known(word: str, known: Iterable[str]) -> str:
+    """The same, or what names there are."""
+    known = list(known)
+    more = ", ..." if len(known) > MOST_NAMES else ""
+    return near(word, known) or "known: " + (", ".join(known[:MOST_NAMES]) or "none") + more
 
 
 class DriftkitError(Exception):

@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
-from driftkit.errors import UsageError
+from driftkit.errors import UsageError, near_or_known
 
 TABLES: dict[str, dict[str, str]] = {
     "policies": {
@@ -67,11 +67,8 @@ def load(table: str, name: str) -> Any:
     if target is not None:
         module, _, attribute = target.partition(":")
         return getattr(importlib.import_module(module), attribute)
-    import difflib
     from importlib.metadata import entry_points
 
     for point in entry_points(group=f"driftkit.{table}.v1", name=name):
         return point.load()
-    near = difflib.get_close_matches(name, TABLES[table], n=1)
-    hint = f"did you mean {near[0]}?" if near else "known: " + ", ".join(TABLES[table])
-    raise UsageError(f"no {_NOUNS[table]} named {name!r}", hint=hint)
+    raise UsageError(f"no {_NOUNS[table]} named {name!r}", hint=near_or_known(name, TABLES[table]))

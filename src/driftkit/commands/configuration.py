@@ -6,15 +6,13 @@ because an option that is silently ignored is worse than none.
 
 from __future__ import annotations
 
-import difflib
 import os
-from collections.abc import Iterable
 from typing import Any
 
 import click
 
 from driftkit.commands import COMMANDS
-from driftkit.errors import UsageError
+from driftkit.errors import UsageError, near
 
 
 class Lines(click.types.StringParamType):
@@ -45,9 +43,7 @@ def _check_environment(ctx: click.Context, options: dict[str, click.Option]) -> 
     known = {str(option.envvar) for option in options.values()}
     for name in os.environ:
         if name.startswith(prefix) and name not in known:
-            raise UsageError(
-                f"environment: {ctx.info_name} has no option for {name}", hint=_near(name, known)
-            )
+            raise UsageError(f"environment: {ctx.info_name} has no option for {name}", hint=near(name, known))
 
 
 def _values(ctx: click.Context, path: str, options: dict[str, click.Option]) -> dict[str, Any]:
@@ -65,14 +61,14 @@ def _values(ctx: click.Context, path: str, options: dict[str, click.Option]) -> 
         if name not in COMMANDS or not isinstance(table, dict):
             hint = "a table per command, for example [run]"
             raise UsageError(
-                f"--config: {path}: no command named {name!r}", hint=_near(name, COMMANDS) or hint
+                f"--config: {path}: no command named {name!r}", hint=near(name, COMMANDS) or hint
             )
     values: dict[str, Any] = {}
     for name, value in document.get(ctx.info_name or "", {}).items():
         option = options.get(name)
         where = f"--config: {path}: [{ctx.info_name}] {name}"
         if option is None or option.name is None:
-            raise UsageError(f"{where}: no such option", hint=_near(name, options))
+            raise UsageError(f"{where}: no such option", hint=near(name, options))
         if option.is_flag and type(value) is not bool:
             raise UsageError(f"{where}: expected true or false, got {value!r}")
         given = [value] if option.multiple and not isinstance(value, list) else value
@@ -83,8 +79,3 @@ def _values(ctx: click.Context, path: str, options: dict[str, click.Option]) -> 
             raise UsageError(f"{where}: {said}") from None
         values[option.name] = given
     return values
-
-
-def _near(name: str, names: Iterable[str]) -> str | None:
-    near = difflib.get_close_matches(name, list(names), n=1)
-    return f"did you mean {near[0]}?" if near else None

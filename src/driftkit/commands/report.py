@@ -88,9 +88,7 @@ def command(
     Reads the completions of one or more runs. Estimates are reported as they were made and, after calibrate,
     calibrated beside it.
     """
-    import difflib
-
-    from driftkit.errors import DriftkitError, UsageError
+    from driftkit.errors import DriftkitError, UsageError, near, near_or_known
     from driftkit.records.io import Writer
     from driftkit.reporting import csv, markdown
     from driftkit.reporting import gates as gate
@@ -108,9 +106,7 @@ def command(
         conditions.append((field, value))
     for name in wanted:
         if name not in NAMES:
-            near = difflib.get_close_matches(name, NAMES, n=1)
-            hint = f"did you mean {near[0]}?" if near else "known: " + ", ".join(NAMES)
-            raise UsageError(f"--table: no table named {name!r}", hint=hint)
+            raise UsageError(f"--table: no table named {name!r}", hint=near_or_known(name, NAMES))
     limits = [gate.parse(text, NAMES) for text in gates]
     if baseline is None and "paired" in (*wanted, *(limit.table for limit in limits)):
         raise click.UsageError("the table paired goes with --baseline", click.get_current_context())
@@ -134,12 +130,8 @@ def command(
             raise DriftkitError("no completions in the input", hint="`driftkit run` makes completions")
     if unmet:
         field = min(unmet)
-        near = difflib.get_close_matches(field, met, n=1)
         option = "--by" if field in by else "--where"
-        raise UsageError(
-            f"{option}: no completion has a field {field!r}",
-            hint=f"did you mean {near[0]}?" if near else None,
-        )
+        raise UsageError(f"{option}: no completion has a field {field!r}", hint=near(field, sorted(met)))
     data = collector.columns()
     if not len(data):
         raise DriftkitError(f"--where leaves none of {collector.seen} completions")

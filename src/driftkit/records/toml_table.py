@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import difflib
 import tomllib
-from collections.abc import Collection, Iterable
+from collections.abc import Collection
 from typing import Any
 
-from driftkit.errors import FieldError, LineError
+from driftkit.errors import FieldError, LineError, near, near_or_known
 from driftkit.records.schema import shown
 
 
@@ -23,13 +23,6 @@ def parse(data: bytes) -> Table:
         raise LineError(f"not TOML: {first[0].lower()}{first[1:]}") from None
     except ValueError as error:  # a number of more digits than Python reads
         raise LineError(f"not TOML: {str(error).partition(';')[0].lower()}") from None
-
-
-def nearest(word: str, known: Iterable[str]) -> str:
-    """The hint that goes with a name nobody knows."""
-    known = list(known)
-    near = difflib.get_close_matches(word, known, n=1)
-    return f"did you mean {near[0]}?" if near else "known: " + (", ".join(known) or "none")
 
 
 class Table:
@@ -61,8 +54,8 @@ class Table:
     def expected(self, key: str, what: str, hint: str | None = None) -> FieldError:
         if key not in self._values:  # by a slip of the pen, perhaps
             others = [name for name in self._values if name not in self._asked]
-            for near in difflib.get_close_matches(key, others, n=1, cutoff=0.8):
-                return self.wrong(near, "no such key here", f"did you mean {key}?")
+            for slip in difflib.get_close_matches(key, others, n=1, cutoff=0.8):
+                return self.wrong(slip, "no such key here", f"did you mean {key}?")
         return self.wrong(key, f"expected {what}, got {shown(self._values.get(key))}", hint)
 
     def raw(self, key: str) -> Any:
@@ -100,10 +93,8 @@ class Table:
         if value is None and default is not None:
             return default
         if type(value) is not str or value not in choices:
-            near = difflib.get_close_matches(str(value), choices, n=1)
-            hint = f"did you mean {near[0]}?" if near else None
             what = "one of " + ", ".join(choices) if choices else "nothing: this file declares none"
-            raise self.expected(key, what, hint)
+            raise self.expected(key, what, near(str(value), choices))
         return value
 
     def boolean(self, key: str) -> bool:
@@ -152,7 +143,7 @@ class Table:
         table = self.table(key)
         for name in table.names():
             if name not in names:
-                raise table.wrong(name, "not declared in this file", nearest(name, names))
+                raise table.wrong(name, "not declared in this file", near_or_known(name, names))
         shares = {name: table.number(name, 0, 1e9) for name in table.names()}
         if not sum(shares.values()):
             raise self.wrong(key, "expected a share above 0, got none")
@@ -162,4 +153,4 @@ class Table:
         """FieldError for the first key that nobody asked for."""
         for key in self._values:
             if key not in self._asked:
-                raise self.wrong(key, "no such key here", nearest(key, sorted(self._asked)))
+                raise self.wrong(key, "no such key here", near_or_known(key, sorted(self._asked)))

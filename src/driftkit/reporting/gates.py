@@ -9,7 +9,6 @@ latency table. A gate that has nothing to look at, because all requests of a nig
 
 from __future__ import annotations
 
-import difflib
 import math
 import operator
 import re
@@ -18,7 +17,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from driftkit.errors import UsageError
+from driftkit.errors import UsageError, near_or_known
 from driftkit.reporting.latency import METRICS
 from driftkit.reporting.tables import Table, shown
 
@@ -72,7 +71,7 @@ def parse(text: str, tables: Sequence[str]) -> Gate:
         table, where = "latency", {"metric": table, **where}
     if table not in tables:
         raise UsageError(
-            f"--fail-if {text!r}: no table named {table!r}", hint=_near(table, [*METRICS, *tables])
+            f"--fail-if {text!r}: no table named {table!r}", hint=near_or_known(table, [*METRICS, *tables])
         )
     return Gate(text, table, field, sign, bound, where)
 
@@ -87,12 +86,14 @@ def crossed(gate: Gate, table: Table, groups: Sequence[dict[str, str]]) -> Itera
     rows = table.rows
     for name in (gate.field, *gate.where):
         if name not in known:
-            hint = _near(name, sorted(known))
+            hint = near_or_known(name, sorted(known))
             raise UsageError(f"--fail-if {gate.text!r}: {gate.table} has no field {name!r}", hint=hint)
     for name, value in gate.where.items():
         values = sorted({_text(row.get(name)) for row in (*table.rows, *groups) if row.get(name) is not None})
         if table.rows and value not in values:
-            raise UsageError(f"--fail-if {gate.text!r}: no row has {name}={value}", hint=_near(value, values))
+            raise UsageError(
+                f"--fail-if {gate.text!r}: no row has {name}={value}", hint=near_or_known(value, values)
+            )
         rows = [row for row in rows if _text(row.get(name)) == value]
     holds = _OPERATORS[gate.operator]
     answered = []
@@ -124,8 +125,3 @@ def _identity(row: dict[str, Any], groups: Sequence[dict[str, str]]) -> list[str
 
 def _text(value: object) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
-
-
-def _near(name: str, names: Sequence[str]) -> str:
-    near = difflib.get_close_matches(name, names, n=1)
-    return f"did you mean {near[0]}?" if near else "known: " + ", ".join(names[:20])

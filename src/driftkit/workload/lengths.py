@@ -13,8 +13,9 @@ from itertools import accumulate
 from statistics import NormalDist
 from typing import NamedTuple, Protocol
 
+from driftkit.errors import near_or_known
 from driftkit.records.schema import MOST
-from driftkit.records.toml_table import Table, nearest
+from driftkit.records.toml_table import Table
 
 _normal_quantile = NormalDist().inv_cdf
 _normal_cdf = NormalDist().cdf
@@ -168,7 +169,7 @@ def read(table: Table, key: str, models: Models) -> LengthModel:
     value = table.raw(key)
     if type(value) is str:
         if value not in models:
-            raise table.wrong(key, f"no length model named {value!r}", nearest(value, models))
+            raise table.wrong(key, f"no length model named {value!r}", near_or_known(value, models))
         return models[value]
     if type(value) is int:
         tokens = table.integer(key, 1, MOST)

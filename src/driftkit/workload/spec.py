@@ -12,9 +12,9 @@ from dataclasses import dataclass, replace
 from itertools import accumulate, pairwise
 from typing import Any
 
-from driftkit.errors import FieldError, UsageError
+from driftkit.errors import FieldError, UsageError, near_or_known
 from driftkit.records.schema import FIELDS, LATEST_S, MOST
-from driftkit.records.toml_table import Table, nearest, parse
+from driftkit.records.toml_table import Table, parse
 from driftkit.workload import arrivals, lengths, prefixes, sessions
 from driftkit.workload.arrivals import Arrivals
 from driftkit.workload.lengths import Dependence, LengthModel, Models
@@ -135,7 +135,7 @@ class _Reader:
         self.models: Models = {name: lengths.read_model(entries.table(name)) for name in entries.names()}
         if lengths_name is not None and lengths_name not in self.models:
             raise UsageError(
-                f"--lengths: no model named {lengths_name!r}", hint=nearest(lengths_name, self.models)
+                f"--lengths: no model named {lengths_name!r}", hint=near_or_known(lengths_name, self.models)
             )
         self.output = self.models[lengths_name] if lengths_name is not None else None
         self.scale = length_scale

@@ -5,13 +5,12 @@ Those that come with driftkit have a file each; a user's own is one file with bo
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from driftkit.engines.sim import profiles
-from driftkit.errors import UsageError
+from driftkit.errors import UsageError, near
 from driftkit.records.toml_table import Table, parse
 
 #: least and most that each constant can be: what is outside is a slip of the unit, not a machine
@@ -99,9 +98,8 @@ def read(data: bytes) -> tuple[Gpu, Model]:
 
 
 def unknown(option: str, name: str, known: tuple[str, ...]) -> UsageError:
-    near = difflib.get_close_matches(name, known, n=1)
-    hint = f"did you mean {near[0]}? " if near else ""
-    return UsageError(f"{option}: no profile named {name!r}", hint=f"{hint}known: {', '.join(known)}")
+    hint = " ".join(filter(None, [near(name, known), f"known: {', '.join(known)}"]))
+    return UsageError(f"{option}: no profile named {name!r}", hint=hint)
 
 
 def _gpu(table: Table) -> Gpu:
