@@ -210,7 +210,7 @@ def test_a_barrier_without_a_gap_is_offered_at_the_last_end_exactly(arrival: flo
         jobs = plain_jobs((0.0, steps), (arrival, 1), (arrival, 1), barrier=[False, False, True])
         simulator = Simulator(
             replace(ROOMY, max_num_seqs=1, num_gpu_blocks=500, max_model_len=500),
-            StepTime(overhead_s=1.1, weights_s=0, kv_token_s=0, token_s=0, pair_s=0),
+            StepTime(1.1, 0, 0, 0, 0, 0),
             by_priority=False,
         )
         list(dispatch(Arrivals(jobs, None), simulator, None, 1))
@@ -347,7 +347,7 @@ def test_littles_law_holds_exactly(workload: list[Request], case: Case) -> None:
 
 # --- worked by hand -------------------------------------------------------------------------------
 
-ONE_SECOND = StepTime(overhead_s=1.0, weights_s=0, kv_token_s=0, token_s=0, pair_s=0)
+ONE_SECOND = StepTime(1.0, 0, 0, 0, 0, 0)
 ROOMY = Limits(max_num_batched_tokens=64, max_num_seqs=8, num_gpu_blocks=100, block_size=16, max_model_len=64)
 
 
@@ -499,7 +499,7 @@ def test_one_slot_and_poisson_arrivals_wait_as_md1_says(load: float, steps: int)
     With D = 1 s: 0.3 -> 0.214 s, 0.6 -> 0.75 s. Twenty independent runs of 1,000, started empty, which
     biases little at these loads; four standard errors over the runs.
     """
-    step_time = StepTime(overhead_s=1.0 / steps, weights_s=0, kv_token_s=0, token_s=0, pair_s=0)
+    step_time = StepTime(1.0 / steps, 0, 0, 0, 0, 0)
     limits = replace(ROOMY, max_num_seqs=1)
     means = []
     for seed in range(20):

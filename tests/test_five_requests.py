@@ -55,7 +55,7 @@ def test_every_step() -> None:
 
 
 def test_instants_follow_from_the_steps() -> None:
-    engine = Simulator(LIMITS, StepTime(1.0, 0, 0, 0, 0), by_priority=False)
+    engine = Simulator(LIMITS, StepTime(1.0, 0, 0, 0, 0, 0), by_priority=False)
     ended = [job for together in dispatch(Arrivals(jobs(), None), engine, None, 4) for job in together]
     seen = {
         job.record["id"]: (job.started_s, job.first_token_s, job.finished_s, job.preemptions) for job in ended

@@ -26,7 +26,9 @@ def test_our_policies_pass(name: str) -> None:
 @pytest.mark.parametrize("blocks", [40, 2000])
 def test_our_engine_passes(by_priority: bool, blocks: int) -> None:
     limits = Limits(256, 16, blocks, block_size=4, max_model_len=140)
-    check_engine(lambda: Simulator(limits, StepTime(0.01, 0.02, 1e-5, 1e-4, 1e-7), by_priority=by_priority))
+    check_engine(
+        lambda: Simulator(limits, StepTime(0.01, 1e-4, 0.02, 1e-4, 1e-5, 1e-7), by_priority=by_priority)
+    )
 
 
 class Floating(StaticPolicy):
@@ -66,4 +68,4 @@ class Backwards(Simulator):
 def test_an_engine_whose_time_runs_backwards_is_caught() -> None:
     limits = Limits(256, 16, 2000, block_size=4, max_model_len=140)
     with pytest.raises(AssertionError, match=r"backwards|out of order"):
-        check_engine(lambda: Backwards(limits, StepTime(0.01, 0.02, 0, 0, 0), by_priority=False))
+        check_engine(lambda: Backwards(limits, StepTime(0.01, 0, 0.02, 0, 0, 0), by_priority=False))

@@ -12,7 +12,7 @@ import pytest
 
 from cli import ok, records, run, said
 from driftkit.engines.sim import hf_config, profiles
-from driftkit.engines.sim.latency import StepTime, kv_blocks
+from driftkit.engines.sim.latency import Load, StepTime, kv_blocks
 from driftkit.engines.sim.profile import Model, load_gpu, load_model
 from driftkit.errors import LineError
 
@@ -155,7 +155,7 @@ def test_a_4090_has_the_kv_blocks_that_vllm_found_there() -> None:
 def test_an_l4_decodes_qwen_as_published() -> None:
     """62.32 ms a step at batch 1 and context 2048 (arXiv 2605.30571)."""
     step_time = StepTime.of(load_gpu("l4"), load_model("qwen2.5-7b"))
-    assert abs(step_time.seconds(1, 2048, 2048) / 62.32e-3 - 1) < 0.01
+    assert abs(step_time.seconds(Load(1, 1, 2048, 0, 0)) / 62.32e-3 - 1) < 0.01
 
 
 # --- config.json ----------------------------------------------------------------------------------

@@ -59,7 +59,7 @@ def test_every_step_of_a_real_vllm_run_is_reproduced() -> None:
         assert scheduler.free_blocks == step["free"]
         assert scheduler.waiting == step["wait"]
         assert load.tokens == sum(step["sch"].values())
-        assert load.kv_tokens == sum(step["kv"])
+        assert load.decode_kv + load.prefill_kv == sum(step["kv"])
         finished = scheduler.update(0.0)
         assert [s.job.record["id"] for s in finished] == step["fin"]
         for (name, n), computed in zip(step["sch"].items(), step["kv"], strict=True):
@@ -134,8 +134,11 @@ def test_the_group_does_what_one_by_one_does(
         load = fast.schedule(float(step))
         scheduled = plain.plan()
         assert load.tokens == sum(scheduled.values())
-        assert load.kv_tokens == sum(r.computed + n for r, n in scheduled.items())
-        assert load.pairs == sum(n * r.computed + n * (n + 1) // 2 for r, n in scheduled.items())
+        prompts = [(r.computed, n) for r, n in scheduled.items() if n > 1]
+        assert load.sequences == len(scheduled)
+        assert load.decode_kv == sum(r.computed + 1 for r, n in scheduled.items() if n == 1)
+        assert load.prefill_kv == sum(computed + n for computed, n in prompts)
+        assert load.prefill_pairs == sum(n * computed + n * (n + 1) // 2 for computed, n in prompts)
         assert names(fast) == [r.name for r in plain.running]
         assert fast.free_blocks == plain.free
         assert fast.waiting == len(plain.waiting)
@@ -178,7 +181,7 @@ def test_coasting_gives_the_same_instants_as_single_steps(
     stops: list[float],
 ) -> None:
     limits = Limits(slots + 20, slots, 120 // block_size + 1, block_size, 100)
-    step_time = StepTime(0.1, 0.2, 0.003, 0.007, 0.004)
+    step_time = StepTime(0.1, 0.01, 0.2, 0.007, 0.003, 0.004)
 
     def requests() -> list[Job]:
         return [
@@ -199,7 +202,7 @@ def test_coasting_gives_the_same_instants_as_single_steps(
         scheduler.add(Sequence(job, 0.0))
     now = 0.0
     while scheduler.busy:
-        now += step_time.seconds(*scheduler.schedule(now))
+        now += step_time.seconds(scheduler.schedule(now))
         for ended in scheduler.update(now):
             ended.job.finished_s = now
     for one, other in zip(coasting, single, strict=True):

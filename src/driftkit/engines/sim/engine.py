@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import deque
+
 from driftkit.engines.sim.latency import StepTime
 from driftkit.engines.sim.scheduler import Limits, Scheduler, Sequence
 from driftkit.records.job import Job
@@ -10,23 +12,25 @@ from driftkit.records.job import Job
 class Simulator:
     """Executes jobs whose `output_tokens` is known. `now` is the end of the last step, in seconds.
 
-    `by_priority` is vLLM's `--scheduling-policy priority`; else its queue is fcfs.
+    `by_priority` is vLLM's `--scheduling-policy priority`; else its queue is fcfs. `frontend_s` is what a
+    request needs from being submitted to the scheduler's queue, whatever else is going on.
     """
 
     name = "sim"
 
-    def __init__(self, limits: Limits, step_time: StepTime, *, by_priority: bool) -> None:
+    def __init__(
+        self, limits: Limits, step_time: StepTime, *, by_priority: bool, frontend_s: float = 0.0
+    ) -> None:
         self.max_num_seqs = limits.max_num_seqs
         self.now = 0.0
         self._limits = limits
         self._step_time = step_time
+        self._frontend_s = frontend_s
         self._scheduler = Scheduler(limits, by_priority=by_priority)
+        self._inbox: deque[Sequence] = deque()  # still in the front end, by `arrival`
 
     def submit(self, job: Job) -> bool:
         assert job.dispatched_s is not None
-        scheduler = self._scheduler
-        if not scheduler.busy and job.dispatched_s > self.now:
-            self.now = job.dispatched_s
         room = self._limits.max_model_len - job.prompt_tokens
         if room < 1:
             job.status = "rejected"
@@ -38,16 +42,21 @@ class Simulator:
         longest = room if cap is None else min(room, cap)
         job.finish_reason = "stop" if job.output_tokens < longest else "length"
         job.output_tokens = min(job.output_tokens, longest)
-        scheduler.add(Sequence(job, job.dispatched_s))
+        self._inbox.append(Sequence(job, job.dispatched_s + self._frontend_s))
         return True
 
     def advance(self, until: float) -> list[Job]:
-        scheduler = self._scheduler
+        scheduler, inbox = self._scheduler, self._inbox
         seconds = self._step_time.seconds
         now = self.now
-        while now < until and scheduler.busy:
-            tokens, kv_tokens, pairs = scheduler.schedule(now)
-            now += seconds(tokens, kv_tokens, pairs)
+        while scheduler.busy or inbox:
+            if not scheduler.busy and inbox[0].arrival > now:
+                now = min(inbox[0].arrival, until)
+            if now >= until:
+                break
+            while inbox and inbox[0].arrival <= now:
+                scheduler.add(inbox.popleft())
+            now += seconds(scheduler.schedule(now))
             finished = scheduler.update(now)
             if finished:
                 self.now = now
@@ -55,6 +64,6 @@ class Simulator:
                     sequence.job.finished_s = now
                 return [sequence.job for sequence in finished]
             if scheduler.steady:
-                now = scheduler.coast(now, until, self._step_time)
+                now = scheduler.coast(now, min(until, inbox[0].arrival) if inbox else until, self._step_time)
         self.now = now
         return []

@@ -27,6 +27,8 @@ GPU_NUMBERS: Bounds = {
     "memory_efficiency": (0.001, 1),
     "compute_efficiency": (0.001, 1),
     "step_overhead_s": (0, 10),
+    "sequence_overhead_s": (0, 1),
+    "frontend_s": (0, 10),
 }
 MODEL_INTEGERS: Bounds = {
     "parameters": (1, 10**14),
@@ -41,7 +43,11 @@ MODEL_INTEGERS: Bounds = {
 
 @dataclass(frozen=True, slots=True)
 class Gpu:
-    """A GPU: bytes, bytes/s, FLOP/s, the share of each that is reached, seconds lost per step."""
+    """A GPU and the server on it: bytes, bytes/s, FLOP/s, the share of each that is reached, seconds.
+
+    `step_overhead_s` is lost in every step, `sequence_overhead_s` for each request in one, `frontend_s`
+    before a request is in the scheduler's queue.
+    """
 
     name: str
     memory_bytes: int
@@ -50,6 +56,8 @@ class Gpu:
     memory_efficiency: float
     compute_efficiency: float
     step_overhead_s: float
+    sequence_overhead_s: float
+    frontend_s: float
     reserved_bytes: int
     max_num_batched_tokens: int
     max_num_seqs: int

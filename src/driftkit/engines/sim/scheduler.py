@@ -17,9 +17,8 @@ from __future__ import annotations
 import heapq
 from collections import deque
 from dataclasses import dataclass
-from typing import NamedTuple
 
-from driftkit.engines.sim.latency import StepTime
+from driftkit.engines.sim.latency import Load, StepTime
 from driftkit.errors import UsageError
 from driftkit.records.job import Job
 
@@ -71,14 +70,6 @@ class Sequence:
         self.admitted = -1  # order of admission; -1 while it waits
         self.base = 0
         self.end_tick = -1  # tick of its last token; -1 while it is not decoding
-
-
-class Load(NamedTuple):
-    """What a step computes: tokens, KV tokens read, (token, context token) pairs attended."""
-
-    tokens: int
-    kv_tokens: int
-    pairs: int
 
 
 class Scheduler:
@@ -141,15 +132,20 @@ class Scheduler:
             self._admit(now)
         #: everybody who runs decodes, and nobody who waits could come in: so it stays until one ends
         self.steady = not self._prefilling and len(self.running) == running
-        tokens = self._decoding - idle
-        kv_tokens = pairs = self._decoding_computed + self._decoding - idle_computed
+        tokens = sequences = self._decoding - idle
+        decode_kv = self._decoding_computed + self._decoding - idle_computed
+        prefill_kv = prefill_pairs = 0
         for admitted, n in scheduled.items():
             sequence = self.running[admitted]
             if sequence.end_tick < 0:
                 tokens += n
-                kv_tokens += sequence.computed + n
-                pairs += n * sequence.computed + n * (n + 1) // 2
-        return Load(tokens, kv_tokens, pairs)
+                sequences += 1
+                if n == 1:
+                    decode_kv += sequence.computed + 1
+                else:
+                    prefill_kv += sequence.computed + n
+                    prefill_pairs += n * sequence.computed + n * (n + 1) // 2
+        return Load(tokens, sequences, decode_kv, prefill_kv, prefill_pairs)
 
     def update(self, now: float) -> list[Sequence]:
         """Rules 20-21: the step has ended at `now`. Returns who finished, in scheduled order."""
@@ -196,9 +192,10 @@ class Scheduler:
         block = self.limits.block_size
         tick, free, decoding = self._tick, self.free_blocks, self._decoding
         kv_tokens = self._decoding_computed + decoding
+        fixed, per_kv = step_time.decode(decoding, decoding)
         while tick < last and now < until and needs[-tick % block] <= free:
             free -= needs[-tick % block]
-            now += step_time.seconds(decoding, kv_tokens, kv_tokens)
+            now += fixed + per_kv * kv_tokens
             kv_tokens += decoding
             tick += 1
         self._tick, self.free_blocks = tick, free

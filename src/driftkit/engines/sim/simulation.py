@@ -81,14 +81,14 @@ def simulate(
 
     `prioritised`: some have a priority though the policy is fifo, because somebody wrote it there.
     """
-    limits, step_time = setup.limits(), setup.step_time()
+    limits, step_time, frontend_s = setup.limits(), setup.step_time(), setup.gpu.frontend_s
     arrivals = Arrivals(jobs, feedback)
     if setup.batching == "static":
-        engine = Simulator(limits, step_time, by_priority=False)
+        engine = Simulator(limits, step_time, by_priority=False, frontend_s=frontend_s)
         return dispatch_gangs(arrivals, engine, policy.queue(), setup.batch_size, setup.batch_wait)
     mode = setup.dispatch or ("engine" if policy.static else "client")
     if mode == "client":
-        engine = Simulator(limits, step_time, by_priority=False)
+        engine = Simulator(limits, step_time, by_priority=False, frontend_s=frontend_s)
         at_most = setup.max_concurrency or limits.max_num_seqs
         return dispatch(arrivals, engine, policy.queue(), at_most)
     if setup.max_concurrency is not None:
@@ -100,5 +100,6 @@ def simulate(
         )
     # fifo is what a server without priorities runs; under equal priorities vLLM's priority queue admits
     # alike, but evicts others
-    engine = Simulator(limits, step_time, by_priority=policy.name != "fifo" or prioritised)
+    by_priority = policy.name != "fifo" or prioritised
+    engine = Simulator(limits, step_time, by_priority=by_priority, frontend_s=frontend_s)
     return dispatch(arrivals, engine, None, limits.max_num_seqs)
