@@ -114,8 +114,8 @@ def test_the_group_does_what_one_by_one_does(
         pending.append(
             (
                 due,
-                sequence(name, prompt, output, float(due), priority, order),
-                Request(name, prompt, output, priority, float(due), order),
+                sequence(name, prompt, output, float(order), priority, order),
+                Request(name, prompt, output, priority, float(order), order),
             )
         )
     step = 0
@@ -132,18 +132,20 @@ def test_the_group_does_what_one_by_one_does(
             assert not plain.waiting
             continue
         load = fast.schedule(float(step))
-        scheduled = plain.plan()
-        assert load.tokens == sum(scheduled.values())
-        prompts = [(r.computed, n) for r, n in scheduled.items() if n > 1]
-        assert load.sequences == len(scheduled)
-        assert load.decode_kv == sum(r.computed + 1 for r, n in scheduled.items() if n == 1)
+        planned = plain.plan()
+        given = planned.scheduled.values()
+        parts = [(computed - n, n) for computed, n in zip(planned.computed, given, strict=True)]
+        prompts = [(computed, n) for computed, n in parts if n > 1]
+        assert load.tokens == sum(n for _, n in parts)
+        assert load.sequences == len(parts)
+        assert load.decode_kv == sum(computed + 1 for computed, n in parts if n == 1)
         assert load.prefill_kv == sum(computed + n for computed, n in prompts)
         assert load.prefill_pairs == sum(n * computed + n * (n + 1) // 2 for computed, n in prompts)
         assert names(fast) == [r.name for r in plain.running]
         assert fast.free_blocks == plain.free
         assert fast.waiting == len(plain.waiting)
         finished = fast.update(float(step))
-        assert [s.job.record["id"] for s in finished] == [r.name for r in plain.update(scheduled)]
+        assert [s.job.record["id"] for s in finished] == [r.name for r in plain.update(planned)]
         assert fast.free_blocks == plain.free
         for mine, theirs in pairs:
             assert mine.job.preemptions == theirs.preemptions

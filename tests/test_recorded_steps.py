@@ -1,0 +1,19 @@
+"""Every step of real vLLM runs, from the rules: see tests/fixtures/README.md for the runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from recordings import PlainReference, read, replay
+
+FIXTURES = sorted((Path(__file__).parent / "fixtures").glob("vllm_*steps_*.jsonl.gz"))
+
+
+@pytest.mark.parametrize("path", FIXTURES, ids=lambda path: path.name.split(".")[0])
+def test_the_plain_rules_decide_as_vllm_did(path: Path) -> None:
+    recording = read(path)
+    assert sum("sch" in step for step in recording.steps) > 300
+    assert sum(len(step.get("pre", ())) for step in recording.steps) > 10
+    assert list(replay(recording, PlainReference(recording))) == []
