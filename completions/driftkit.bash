@@ -76,6 +76,7 @@ _driftkit() {
             *:--block-size | \
             *:--max-model-len | \
             *:--long-prefill-token-threshold | \
+            *:--watermark | \
             *:--step-time-scale | \
             *:--run-id | \
             *:--by | \
@@ -187,14 +188,14 @@ _driftkit() {
             ;;
         schedule)
             if [[ $cur == -* ]]; then
-                _driftkit_words '--policy --param --no-plan --follow --gpu --served-model --profile --batching --batch-size --batch-wait --dispatch --max-concurrency --max-num-batched-tokens --max-num-seqs --num-gpu-blocks --gpu-memory-utilization --block-size --max-model-len --long-prefill-token-threshold --step-time-scale --unbuffered --redact-prompt --on-error --rejects --config --manifest --debug -h --help'
+                _driftkit_words '--policy --param --no-plan --follow --gpu --served-model --profile --batching --batch-size --batch-wait --dispatch --max-concurrency --max-num-batched-tokens --max-num-seqs --num-gpu-blocks --gpu-memory-utilization --block-size --max-model-len --long-prefill-token-threshold --enable-prefix-caching --no-enable-prefix-caching --scheduler-reserve-full-isl --no-scheduler-reserve-full-isl --watermark --async-scheduling --no-async-scheduling --step-time-scale --unbuffered --redact-prompt --on-error --rejects --config --manifest --debug -h --help'
             else
                 _driftkit_paths -f
             fi
             ;;
         run)
             if [[ $cur == -* ]]; then
-                _driftkit_words '--engine --label --run-id --follow --feedback --method --state --gpu --served-model --profile --batching --batch-size --batch-wait --dispatch --max-concurrency --max-num-batched-tokens --max-num-seqs --num-gpu-blocks --gpu-memory-utilization --block-size --max-model-len --long-prefill-token-threshold --step-time-scale --unbuffered --redact-prompt --on-error --rejects --config --manifest --debug -h --help'
+                _driftkit_words '--engine --label --run-id --follow --feedback --method --state --gpu --served-model --profile --batching --batch-size --batch-wait --dispatch --max-concurrency --max-num-batched-tokens --max-num-seqs --num-gpu-blocks --gpu-memory-utilization --block-size --max-model-len --long-prefill-token-threshold --enable-prefix-caching --no-enable-prefix-caching --scheduler-reserve-full-isl --no-scheduler-reserve-full-isl --watermark --async-scheduling --no-async-scheduling --step-time-scale --unbuffered --redact-prompt --on-error --rejects --config --manifest --debug -h --help'
             else
                 _driftkit_paths -f
             fi

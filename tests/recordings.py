@@ -44,10 +44,6 @@ class Arrival:
 class Recording:
     limits: Limits
     by_priority: bool
-    caching: bool
-    gate: bool
-    watermark_blocks: int
-    async_scheduling: bool
     steps: list[dict[str, Any]]
 
 
@@ -69,12 +65,14 @@ def read(path: Path) -> Recording:
     cfg = first["cfg"]
     usable = cfg["bs"] * (cfg["nb"] - 1)
     return Recording(
-        limits=Limits(cfg["mnbt"], cfg["mns"], cfg["nb"], cfg["bs"], cfg.get("mml", usable), cfg["lpt"]),
+        limits=Limits(
+            *(cfg["mnbt"], cfg["mns"], cfg["nb"], cfg["bs"], cfg.get("mml", usable), cfg["lpt"]),
+            enable_prefix_caching=cfg["caching"],
+            scheduler_reserve_full_isl=cfg["full"],
+            watermark=cfg["wm"],
+            async_scheduling=cfg["async_"],
+        ),
         by_priority=cfg.get("policy") == "priority",
-        caching=cfg["caching"],
-        gate=cfg["full"],
-        watermark_blocks=int(cfg["wm"] * cfg["nb"]),
-        async_scheduling=cfg["async_"],
         steps=steps,
     )
 
@@ -124,14 +122,7 @@ class PlainReference:
     """The reference, to be replayed."""
 
     def __init__(self, recording: Recording) -> None:
-        self.reference = Reference(
-            recording.limits,
-            by_priority=recording.by_priority,
-            caching=recording.caching,
-            gate=recording.gate,
-            watermark_blocks=recording.watermark_blocks,
-            async_scheduling=recording.async_scheduling,
-        )
+        self.reference = Reference(recording.limits, by_priority=recording.by_priority)
         self.block_size = recording.limits.block_size
         self.in_flight: list[Step] = []
 

@@ -107,15 +107,11 @@ class Reference:
 
     limits: Limits
     by_priority: bool = False
-    caching: bool = False
-    gate: bool = True
-    watermark_blocks: int = 0
-    async_scheduling: bool = False
     waiting: list[Request] = field(default_factory=list)
     running: list[Request] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.pool = BlockPool(self.limits.num_gpu_blocks, caching=self.caching)
+        self.pool = BlockPool(self.limits.num_gpu_blocks, caching=self.limits.enable_prefix_caching)
 
     @property
     def free(self) -> int:
@@ -148,7 +144,7 @@ class Reference:
             if request.stopped or request not in step.samples:
                 continue  # scheduled for nothing (rule 22), or its prompt goes on
             request.generated += 1
-            if self.async_scheduling and not stale:
+            if self.limits.async_scheduling and not stale:
                 request.sampling -= 1
                 self._hash_full_blocks(request, request.computed - request.sampling)
             if request.known in (request.last, self.limits.max_model_len):
@@ -253,9 +249,9 @@ class Reference:
         """Rules 16 and 17."""
         available = self.free - sum(block.references == 0 for block in hits)
         if self.running:
-            available -= self.watermark_blocks
+            available -= int(self.limits.watermark * self.limits.num_gpu_blocks)
         block = self.limits.block_size
-        if self.gate and -(-request.known // block) - len(hits) > available:
+        if self.limits.scheduler_reserve_full_isl and -(-request.known // block) - len(hits) > available:
             return False
         return -(-tokens // block) - len(hits) <= available
 
@@ -291,7 +287,7 @@ class Reference:
             step.computed.append(request.computed)
             if request.computed == request.known + request.sampling:
                 step.samples.add(request)
-                request.sampling += self.async_scheduling
+                request.sampling += self.limits.async_scheduling
 
     def _give_back_blocks(self, request: Request) -> None:
         self.pool.release(request.blocks)

@@ -11,7 +11,7 @@ from driftkit.engines.sim.scheduler import Limits, Scheduler, Sequence
 from driftkit.records.job import Job
 
 GOLDEN = Path(__file__).parent / "golden" / "five_requests.txt"
-LIMITS = Limits(8, 4, num_gpu_blocks=7, block_size=4, max_model_len=16)
+LIMITS = Limits(8, 4, num_gpu_blocks=7, block_size=4, max_model_len=16, enable_prefix_caching=False)
 REQUESTS = {"A": (6, 5, 0.0), "B": (5, 6, 0.0), "C": (9, 7, 0.0), "D": (3, 8, 0.5), "E": (2, 7, 2.5)}
 
 
@@ -41,17 +41,17 @@ def test_every_step() -> None:
     for number, tokens, free, finished in golden():
         start = float(number - 1)
         while waiting and waiting[0].arrival <= start:
-            scheduler.add(waiting.pop(0))
+            scheduler.submit(waiting.pop(0))
         before = {name: scheduler.computed(s) for name, s in everyone.items()}
         load = scheduler.schedule(start)
         assert [s.job.record["id"] for s in scheduler.running.values()] == list(tokens), f"step {number}"
-        assert scheduler.free_blocks == free, f"step {number}"
+        assert scheduler.cache.free == free, f"step {number}"
         assert load.tokens == sum(tokens.values()), f"step {number}"
-        assert [s.job.record["id"] for s in scheduler.update(start + 1)] == finished, f"step {number}"
+        assert [s.job.record["id"] for s in scheduler.update()] == finished, f"step {number}"
         for name, n in tokens.items():
             assert scheduler.computed(everyone[name]) == before[name] + n, f"step {number}"
     assert not scheduler.busy
-    assert scheduler.free_blocks == 6
+    assert scheduler.cache.free == 6
 
 
 def test_instants_follow_from_the_steps() -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from grouped_scheduler import Grouped
 from recordings import PlainReference, read, replay
 
 FIXTURES = sorted((Path(__file__).parent / "fixtures").glob("vllm_*steps_*.jsonl.gz"))
@@ -17,3 +18,12 @@ def test_the_plain_rules_decide_as_vllm_did(path: Path) -> None:
     assert sum("sch" in step for step in recording.steps) > 300
     assert sum(len(step.get("pre", ())) for step in recording.steps) > 10
     assert list(replay(recording, PlainReference(recording))) == []
+
+
+@pytest.mark.parametrize("path", FIXTURES, ids=lambda path: path.name.split(".")[0])
+def test_the_simulator_decides_as_vllm_did(path: Path) -> None:
+    recording = read(path)
+    grouped = Grouped(recording)
+    assert list(replay(recording, grouped)) == []
+    assert not grouped.scheduler.busy
+    assert grouped.scheduler.cache.free == recording.limits.num_gpu_blocks - 1

@@ -1,157 +1,90 @@
-"""The simulator's scheduling step, against real vLLM's recorded steps and against the plain reference."""
+"""The simulator's scheduling step against the plain reference: any requests, any switches, every step."""
 
 from __future__ import annotations
-
-import gzip
-import json
-from pathlib import Path
-from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from driftkit.engines.base import Engine
+from driftkit.engines.dispatcher import Arrivals, dispatch
 from driftkit.engines.sim.engine import Simulator
 from driftkit.engines.sim.latency import StepTime
-from driftkit.engines.sim.scheduler import Limits, Scheduler, Sequence
+from driftkit.engines.sim.scheduler import Limits
 from driftkit.errors import UsageError
 from driftkit.records.job import Job
-from reference_scheduler import Reference, Request
-
-RECORDING = Path(__file__).parent / "fixtures" / "vllm_cpu_steps_f3.jsonl.gz"
-
-
-def sequence(
-    name: str, prompt: int, output: int, arrival: float, priority: int = 0, order: int = 0
-) -> Sequence:
-    job = Job({"id": name}, order, arrival, prompt, output, priority)
-    return Sequence(job, arrival)
+from grouped_scheduler import Grouped
+from recordings import Arrival, PlainReference, Recording
+from reference_engine import StepByStep
 
 
-def names(scheduler: Scheduler) -> list[str]:
-    return [s.job.record["id"] for s in scheduler.running.values()]
+@st.composite
+def limits(draw: st.DrawFn, threshold: int | None = None) -> Limits:
+    block_size = draw(st.sampled_from([1, 2, 4, 16]))
+    slots = draw(st.integers(1, 12))
+    usable_tokens = draw(st.integers(100, 200))
+    return Limits(
+        max_num_batched_tokens=slots + draw(st.integers(0, 40)),
+        max_num_seqs=slots,
+        num_gpu_blocks=-(-usable_tokens // block_size) + 1,
+        block_size=block_size,
+        max_model_len=100,
+        long_prefill_token_threshold=draw(st.sampled_from([0, 0, 5, 17])),
+        enable_prefix_caching=draw(st.booleans()),
+        scheduler_reserve_full_isl=draw(st.booleans()),
+        watermark=draw(st.sampled_from([0.0, 0.0, 0.07])),
+        async_scheduling=draw(st.booleans()),
+    )
 
 
-def test_every_step_of_a_real_vllm_run_is_reproduced() -> None:
-    with gzip.open(RECORDING, "rt") as lines:
-        config, *steps = [json.loads(line) for line in lines]
-    cfg = config["cfg"]
-    limits = Limits(cfg["mnbt"], cfg["mns"], cfg["nb"], cfg["bs"], max_model_len=cfg["bs"] * (cfg["nb"] - 1))
-    scheduler = Scheduler(limits, by_priority=False)
-    order = 0
-    preemptions = 0
-    everyone: dict[str, Sequence] = {}
-    for step in steps:
-        for name, prompt, output in step["adds"]:
-            everyone[name] = sequence(name, prompt, output, float(order), order=order)
-            scheduler.add(everyone[name])
-            order += 1
-        if not step["sch"]:
-            assert not scheduler.busy
-            continue
-        held = {name: s.job.preemptions for name, s in everyone.items()}
-        before = {name: scheduler.computed(s) for name, s in everyone.items()}
-        load = scheduler.schedule(0.0)
-        preempted = {name for name, s in everyone.items() if s.job.preemptions > held[name]}
-        preemptions += len(preempted)
-        assert preempted == set(step["pre"])
-        assert names(scheduler) == step["run"]
-        assert scheduler.free_blocks == step["free"]
-        assert scheduler.waiting == step["wait"]
-        assert load.tokens == sum(step["sch"].values())
-        assert load.decode_kv + load.prefill_kv == sum(step["kv"])
-        finished = scheduler.update(0.0)
-        assert [s.job.record["id"] for s in finished] == step["fin"]
-        for (name, n), computed in zip(step["sch"].items(), step["kv"], strict=True):
-            start = 0 if name in preempted or before[name] + n != computed else before[name]
-            assert start + n == computed == scheduler.computed(everyone[name])
-    assert len(steps) > 300
-    assert preemptions == 23
-    assert not scheduler.busy
-
-
-arrivals = st.lists(
-    st.tuples(
-        st.integers(0, 6),  # steps since the arrival before
-        st.integers(1, 60),  # prompt
-        st.integers(1, 40),  # output
-        st.integers(0, 3),  # priority
-    ),
-    min_size=1,
-    max_size=40,
-)
-
-
-@settings(max_examples=300, deadline=None)
-@given(
-    arrivals,
-    st.booleans(),
-    st.sampled_from([1, 2, 4, 16]),
-    st.integers(100, 160),
-    st.integers(1, 12),
-    st.integers(0, 40),
-    st.sampled_from([0, 0, 5, 17]),
-)
-def test_the_group_does_what_one_by_one_does(
-    plan: list[tuple[int, int, int, int]],
-    by_priority: bool,
-    block_size: int,
-    usable_tokens: int,
-    slots: int,
-    more_budget: int,
-    threshold: int,
-) -> None:
-    blocks = -(-usable_tokens // block_size) + 1
-    limits = Limits(slots + more_budget, slots, blocks, block_size, 100, threshold)
-    fast = Scheduler(limits, by_priority=by_priority)
-    plain = Reference(limits, by_priority)
-    pairs: list[tuple[Sequence, Request]] = []
+@st.composite
+def requests(draw: st.DrawFn) -> list[tuple[int, Arrival]]:
+    """Each with the step before which it comes in."""
+    found = []
     due = 0
-    pending: list[tuple[int, Any, Any]] = []
-    for order, (gap, prompt, output, priority) in enumerate(plan):
-        due += gap
-        name = f"r{order}"
-        pending.append(
-            (
-                due,
-                sequence(name, prompt, output, float(order), priority, order),
-                Request(name, prompt, output, priority, float(order), order),
-            )
+    for order in range(draw(st.integers(1, 30))):
+        due += draw(st.integers(0, 6))
+        prompt = draw(st.integers(1, 60))
+        arrival = Arrival(
+            name=f"r{order}",
+            prompt=prompt,
+            output=draw(st.integers(1, 39)),
+            order=order,
+            arrival=float(order),
+            priority=draw(st.integers(0, 3)),
+            stops_by=draw(st.sampled_from(["length", "stop"])),
+            group=draw(st.integers(0, 2)),
+            shared=draw(st.integers(0, prompt)),
         )
-    step = 0
-    while pending or fast.busy:
+        found.append((due, arrival))
+    return found
+
+
+@settings(max_examples=400, deadline=None)
+@given(requests(), limits(), st.booleans())
+def test_the_group_does_what_one_by_one_does(
+    plan: list[tuple[int, Arrival]], limits: Limits, by_priority: bool
+) -> None:
+    recording = Recording(limits, by_priority, [])
+    grouped, plain = Grouped(recording), PlainReference(recording)
+    depth = 2 if limits.async_scheduling else 1
+    step = in_flight = 0
+    while (left := bool(plan or plain.reference.running or plain.reference.waiting)) or in_flight:
         assert step < 20_000
-        while pending and pending[0][0] <= step:
-            _, mine, theirs = pending.pop(0)
-            fast.add(mine)
-            plain.add(theirs)
-            pairs.append((mine, theirs))
+        while plan and plan[0][0] <= step:
+            _, arrival = plan.pop(0)
+            grouped.add(arrival)
+            plain.add(arrival)
         step += 1
-        if not fast.busy:
-            assert not plain.running
-            assert not plain.waiting
-            continue
-        load = fast.schedule(float(step))
-        planned = plain.plan()
-        given = planned.scheduled.values()
-        parts = [(computed - n, n) for computed, n in zip(planned.computed, given, strict=True)]
-        prompts = [(computed, n) for computed, n in parts if n > 1]
-        assert load.tokens == sum(n for _, n in parts)
-        assert load.sequences == len(parts)
-        assert load.decode_kv == sum(computed + 1 for computed, n in parts if n == 1)
-        assert load.prefill_kv == sum(computed + n for computed, n in prompts)
-        assert load.prefill_pairs == sum(n * computed + n * (n + 1) // 2 for computed, n in prompts)
-        assert names(fast) == [r.name for r in plain.running]
-        assert fast.free_blocks == plain.free
-        assert fast.waiting == len(plain.waiting)
-        finished = fast.update(float(step))
-        assert [s.job.record["id"] for s in finished] == [r.name for r in plain.update(planned)]
-        assert fast.free_blocks == plain.free
-        for mine, theirs in pairs:
-            assert mine.job.preemptions == theirs.preemptions
-            if theirs in plain.running:
-                assert fast.computed(mine) == theirs.computed
-    assert fast.free_blocks == blocks - 1
+        if left:
+            assert grouped.plan() == plain.plan()
+            in_flight += 1
+        if in_flight == depth or not left:
+            in_flight -= 1
+            assert grouped.update() == plain.update()
+            assert grouped.scheduler.cache.free == plain.reference.free
+    assert not grouped.scheduler.busy
+    assert grouped.scheduler.cache.free == limits.num_gpu_blocks - 1
 
 
 @pytest.mark.parametrize(
@@ -167,47 +100,26 @@ def test_limits_that_vllm_refuses(limits: tuple[int, int, int, int, int], says: 
         Limits(*limits)
 
 
-@settings(max_examples=200, deadline=None)
-@given(
-    arrivals,
-    st.booleans(),
-    st.sampled_from([1, 4, 16]),
-    st.integers(1, 12),
-    st.lists(st.floats(0, 60), max_size=8),
-)
-def test_coasting_gives_the_same_instants_as_single_steps(
-    plan: list[tuple[int, int, int, int]],
-    by_priority: bool,
-    block_size: int,
-    slots: int,
-    stops: list[float],
+@settings(max_examples=400, deadline=None)
+@given(requests(), limits(), st.booleans(), st.floats(0.01, 20), st.sampled_from([0.0, 0.4, 3.0]))
+def test_steps_at_once_give_the_instants_of_single_steps(
+    plan: list[tuple[int, Arrival]], limits: Limits, by_priority: bool, gap_s: float, frontend_s: float
 ) -> None:
-    limits = Limits(slots + 20, slots, 120 // block_size + 1, block_size, 100)
     step_time = StepTime(0.1, 0.01, 0.2, 0.007, 0.003, 0.004)
 
-    def requests() -> list[Job]:
-        return [
-            Job({"id": f"r{order}"}, order, float(gap), prompt, output, priority, dispatched_s=0.0)
-            for order, (gap, prompt, output, priority) in enumerate(plan)
-        ]
+    def run(engine: Engine) -> list[Job]:
+        jobs = [Job({"id": a.name}, a.order, due * gap_s, a.prompt, a.output, a.priority) for due, a in plan]
+        for job, (_, arrival) in zip(jobs, plan, strict=True):
+            if arrival.stops_by == "length":
+                job.record["max_tokens"] = arrival.output
+        ended = [job for together in dispatch(Arrivals(jobs, None), engine, None, 1) for job in together]
+        assert len(ended) == len(jobs)
+        return jobs
 
-    coasting, single = requests(), requests()
-    engine = Simulator(limits, step_time, by_priority=by_priority)
-    for job in coasting:
-        engine.submit(job)
-    # stopping in between, as the dispatcher does for arrivals, must not matter either
-    for stop in [*sorted(stops), float("inf")]:
-        while engine.advance(stop):
-            pass
-    scheduler = Scheduler(limits, by_priority=by_priority)
-    for job in single:
-        scheduler.add(Sequence(job, 0.0))
-    now = 0.0
-    while scheduler.busy:
-        now += step_time.seconds(scheduler.schedule(now))
-        for ended in scheduler.update(now):
-            ended.job.finished_s = now
-    for one, other in zip(coasting, single, strict=True):
-        assert one.finished_s == other.finished_s
-        assert one.first_token_s == other.first_token_s
+    fast = run(Simulator(limits, step_time, by_priority=by_priority, frontend_s=frontend_s))
+    slow = run(StepByStep(limits, step_time, by_priority=by_priority, frontend_s=frontend_s))
+    for one, other in zip(fast, slow, strict=True):
+        assert one.started_s == pytest.approx(other.started_s, rel=1e-9)
+        assert one.first_token_s == pytest.approx(other.first_token_s, rel=1e-9)
+        assert one.finished_s == pytest.approx(other.finished_s, rel=1e-9)
         assert one.preemptions == other.preemptions

@@ -99,6 +99,30 @@ _OPTIONS = (
         help="Most prompt tokens of one request in a step; 0 is no limit.",
     ),
     click.option(
+        "--enable-prefix-caching/--no-enable-prefix-caching",
+        default=True,
+        show_default=True,
+        help="Find prompts' beginnings, and what a preempted request had computed, in the KV cache.",
+    ),
+    click.option(
+        "--scheduler-reserve-full-isl/--no-scheduler-reserve-full-isl",
+        default=True,
+        show_default=True,
+        help="Admit only whom the KV cache has blocks for to the last known token.",
+    ),
+    click.option(
+        "--watermark",
+        type=click.FloatRange(0, 1, max_open=True),
+        default=0.0,
+        show_default=True,
+        help="Share of the KV blocks that an admission leaves free.",
+    ),
+    click.option(
+        "--async-scheduling/--no-async-scheduling",
+        default=None,
+        help="Plan a step while the one before it runs, as vLLM does on a GPU.  [default: the profile's]",
+    ),
+    click.option(
         "--step-time-scale",
         type=click.FloatRange(0, min_open=True),
         default=1.0,

@@ -6,8 +6,7 @@ from driftkit.errors import FieldError
 from driftkit.records.job import Job
 from driftkit.records.schema import SCHEMA, Record, checker
 
-#: what every engine reads of a record, checked when it is read
-check_request = checker(
+_check_request = checker(
     ("id", "arrival_s"),
     (
         "tenant",
@@ -19,9 +18,23 @@ check_request = checker(
         "policy",
         "priority",
         "prompt_tokens",
+        "session",
+        "prefix_hashes",
+        "prefix_block_tokens",
     ),
 )
 _check_truth = checker(("trace_output_tokens",), ("trace_output_words",))
+
+
+def check_request(record: Record) -> None:
+    """What every engine reads of a record, checked when it is read."""
+    _check_request(record)
+    hashes = record.get("prefix_hashes")
+    if hashes:
+        if not all(type(name) in (str, int) for name in hashes):
+            raise FieldError("prefix_hashes", "expected an array of integers or strings")
+        if record.get("prefix_block_tokens") is None:
+            raise FieldError("prefix_block_tokens", "prefix_hashes need it: expected an integer >= 1")
 
 
 def check_prompt_tokens(record: Record) -> None:
@@ -91,6 +104,8 @@ def outcome(job: Job) -> Record:
             if job.output_tokens > 1:
                 record["tpot_s"] = (finished - job.first_token_s) / (job.output_tokens - 1)
         record["preemptions"] = job.preemptions
+        if job.cached_tokens is not None:
+            record["cached_tokens"] = job.cached_tokens
     record["e2e_s"] = finished - offered
     if job.batch_id is not None:
         record["batch_id"] = job.batch_id

@@ -31,5 +31,6 @@ class Job:
     error: str | None = None
     finish_reason: str | None = None
     preemptions: int = 0
+    cached_tokens: int | None = None
     batch_id: int | None = None
     batch_requests: int | None = None

@@ -165,6 +165,9 @@ _FIELDS = (
     Field("batch_id", "integer", "run", "the gang batch, from 0", minimum=0, maximum=MOST),
     Field("batch_requests", "integer", "run", "requests in that batch", minimum=1, maximum=MOST),
     Field("preemptions", "integer", "run", "how often it lost its KV blocks", minimum=0, maximum=MOST),
+    _tokens(
+        "cached_tokens", "run", "prompt tokens that it found computed when it was first taken in", minimum=0
+    ),
     Field("energy_j", "number", "run", "its share of the GPU's energy", minimum=0, maximum=MOST),
     _tokens("cal_output_tokens", "calibrate", "the estimate with what was known at its arrival"),
     _ratio("cal_bias_ratio", "calibrate", "the calibration factor known at its arrival"),

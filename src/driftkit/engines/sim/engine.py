@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import sys
 from collections import deque
 
 from driftkit.engines.sim.latency import StepTime
@@ -10,7 +12,7 @@ from driftkit.records.job import Job
 
 
 class Simulator:
-    """Executes jobs whose `output_tokens` is known. `now` is the end of the last step, in seconds.
+    """Executes jobs whose `output_tokens` is known. `now` is when the next step can be planned, in seconds.
 
     `by_priority` is vLLM's `--scheduling-policy priority`; else its queue is fcfs. `frontend_s` is what a
     request needs from being submitted to the scheduler's queue, whatever else is going on.
@@ -28,6 +30,9 @@ class Simulator:
         self._frontend_s = frontend_s
         self._scheduler = Scheduler(limits, by_priority=by_priority)
         self._inbox: deque[Sequence] = deque()  # still in the front end, by `arrival`
+        self._in_flight: deque[float] = deque()  # when the steps planned will end
+        self._depth = 2 if limits.async_scheduling else 1
+        self._stretch: Stretch | None = None
 
     def submit(self, job: Job) -> bool:
         assert job.dispatched_s is not None
@@ -46,24 +51,100 @@ class Simulator:
         return True
 
     def advance(self, until: float) -> list[Job]:
-        scheduler, inbox = self._scheduler, self._inbox
-        seconds = self._step_time.seconds
-        now = self.now
-        while scheduler.busy or inbox:
-            if not scheduler.busy and inbox[0].arrival > now:
-                now = min(inbox[0].arrival, until)
+        scheduler, inbox, in_flight = self._scheduler, self._inbox, self._in_flight
+        while True:
+            if not in_flight and not scheduler.busy and inbox:
+                self.now = max(self.now, min(inbox[0].arrival, until))
+            now = self.now
             if now >= until:
-                break
+                return []
             while inbox and inbox[0].arrival <= now:
-                scheduler.add(inbox.popleft())
-            now += seconds(scheduler.schedule(now))
-            finished = scheduler.update(now)
+                scheduler.submit(inbox.popleft())
+            if scheduler.steady and len(in_flight) == self._depth - 1:
+                finished = self._decode(min(until, inbox[0].arrival) if inbox else until)
+            else:
+                finished = self._step()
             if finished:
-                self.now = now
+                now = self.now
                 for sequence in finished:
                     sequence.job.finished_s = now
                 return [sequence.job for sequence in finished]
-            if scheduler.steady:
-                now = scheduler.coast(now, min(until, inbox[0].arrival) if inbox else until, self._step_time)
-        self.now = now
-        return []
+            if not in_flight and not scheduler.busy and not inbox:
+                return []
+
+    def _step(self) -> list[Sequence]:
+        """Plan a step; when as many as can be are in flight, or there is nothing to plan, end the oldest."""
+        scheduler, in_flight = self._scheduler, self._in_flight
+        self._stretch = None
+        if scheduler.busy:
+            load = scheduler.schedule(self.now)
+            if load.tokens:
+                end = (in_flight[-1] if in_flight else self.now) + self._step_time.seconds(load)
+                for sequence in scheduler.prefilled:
+                    if sequence.job.first_token_s is None:
+                        sequence.job.first_token_s = end
+                in_flight.append(end)
+                if len(in_flight) < self._depth:
+                    return []
+            elif not in_flight:
+                return []  # all were preempted: the next plan takes some of them in again
+        self.now = in_flight.popleft()
+        return scheduler.update()
+
+    def _decode(self, until: float) -> list[Sequence]:
+        """All steps alike that are planned before `until`, at once."""
+        scheduler, in_flight = self._scheduler, self._in_flight
+        most, requests, kv_tokens = scheduler.decode_steps()
+        if not most:
+            return self._step()
+        stretch = self._stretch
+        if stretch is None:
+            start = in_flight[-1] if in_flight else self.now
+            fixed, per_kv = self._step_time.decode(requests, requests)
+            stretch = self._stretch = Stretch(start, fixed + per_kv * kv_tokens, per_kv * requests)
+        # asynchronous: each is planned when the one before the last ends
+        planned = stretch.steps_until(until) + len(in_flight)
+        steps = min(most, max(1, planned - stretch.steps))
+        stretch.steps += steps
+        if in_flight:
+            in_flight[-1] = stretch.end(stretch.steps)
+            self.now = stretch.end(stretch.steps - 1)
+        else:
+            self.now = stretch.end(stretch.steps)
+        finished = scheduler.decode(steps)
+        if finished:
+            self._stretch = None
+        return finished
+
+
+class Stretch:
+    """Decode steps alike, one after the other: the first takes `first` s, each `slope` more than the last.
+
+    Instants are reckoned from `start`, so that they are the same wherever the stretch is stopped in between.
+    """
+
+    __slots__ = ("first", "slope", "start", "steps")
+
+    def __init__(self, start: float, first: float, slope: float) -> None:
+        self.start = start
+        self.first = first
+        self.slope = slope
+        self.steps = 0  # so far
+
+    def end(self, steps: int) -> float:
+        return self.start + steps * (self.first + self.slope * (steps - 1) / 2)
+
+    def steps_until(self, until: float) -> int:
+        """The fewest steps that end at `until` or later."""
+        time = until - self.start
+        if time <= self.first:
+            return int(time > 0)
+        if math.isinf(time):
+            return sys.maxsize
+        b = self.first - self.slope / 2
+        steps = math.ceil(2 * time / (b + math.sqrt(b * b + 2 * self.slope * time)))
+        while self.end(steps) < until:
+            steps += 1
+        while self.end(steps - 1) >= until:
+            steps -= 1
+        return steps

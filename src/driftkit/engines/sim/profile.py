@@ -46,7 +46,7 @@ class Gpu:
     """A GPU and the server on it: bytes, bytes/s, FLOP/s, the share of each that is reached, seconds.
 
     `step_overhead_s` is lost in every step, `sequence_overhead_s` for each request in one, `frontend_s`
-    before a request is in the scheduler's queue.
+    before a request is in the scheduler's queue. `async_scheduling`: a step is planned while another runs.
     """
 
     name: str
@@ -61,6 +61,7 @@ class Gpu:
     reserved_bytes: int
     max_num_batched_tokens: int
     max_num_seqs: int
+    async_scheduling: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +112,12 @@ def unknown(option: str, name: str, known: tuple[str, ...]) -> UsageError:
 
 
 def _gpu(table: Table) -> Gpu:
-    gpu = Gpu(name=table.name("name"), **_integers(table, GPU_INTEGERS), **_numbers(table, GPU_NUMBERS))
+    gpu = Gpu(
+        name=table.name("name"),
+        **_integers(table, GPU_INTEGERS),
+        **_numbers(table, GPU_NUMBERS),
+        async_scheduling=table.boolean("async_scheduling"),
+    )
     table.done()
     if gpu.reserved_bytes >= gpu.memory_bytes:
         raise table.wrong("reserved_bytes", f"expected less than memory_bytes, got {gpu.reserved_bytes}")

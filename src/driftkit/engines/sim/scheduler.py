@@ -1,31 +1,39 @@
-"""vLLM V1's scheduling step without prefix caching, synchronous: who computes how much in each step.
+"""vLLM V1's scheduling step: who computes how much in each step, and who holds KV blocks.
 
-A request is *prefilling* while more than one of its known tokens is not computed yet, and *decoding*
-after. All decoding requests do the same thing every step, one token each, so they are kept as a group:
-`_tick` counts the steps, a decoding request stores only `base` with `computed = base + _tick`, and a step
-costs the same for one as for a thousand of them. What singles a request out is found, not searched for:
-when it ends (a heap on the tick of its last token) and when it needs a KV block (buckets by residue).
+Rules are numbered as in tests/reference_scheduler.py, which takes every request by itself. Here the decoding
+requests are kept as a group: all do the same thing every step, one token each. `_tick` counts the steps
+planned, a member stores only `base` with `computed = base + _tick`, and a step costs the same for one member
+as for a thousand. What singles a member out is found, not searched for: when it ends (a heap on the tick of
+its last token) and when it needs a KV block (members counted by `base` modulo the block size).
 
-Two facts make the group exact. `max_num_batched_tokens >= max_num_seqs` (vLLM insists), so a decode always
-finds budget. And a request whose prompt did not fit into the step used up the budget, so at most one is
-prefilling at the start of a step, admitted last of all. A long-prefill threshold breaks the second fact;
-then nobody joins the group, and every request is walked in order of admission.
+Members always find budget, because vLLM insists on `max_num_batched_tokens >= max_num_seqs`, unless a prompt
+admitted before them uses it up. Then, and when blocks run out, a step is decided one by one.
+
+Asynchronous scheduling plans a step while the one before it runs: `schedule` is called once more before its
+`update`, and what a request has computed and knows counts the token in flight.
 """
 
 from __future__ import annotations
 
 import heapq
 from collections import deque
+from collections.abc import Hashable
 from dataclasses import dataclass
 
-from driftkit.engines.sim.latency import Load, StepTime
+from driftkit.engines.sim.content import Contents, Conversation
+from driftkit.engines.sim.kv_cache import Block, KVCache
+from driftkit.engines.sim.latency import Load
 from driftkit.errors import UsageError
 from driftkit.records.job import Job
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Admission limits, named as vLLM's options are; `num_gpu_blocks` counts the null block."""
+    """Admission limits and switches, named as vLLM's options are; `num_gpu_blocks` counts the null block.
+
+    `scheduler_reserve_full_isl`: nobody is admitted for whose known tokens there are not blocks enough.
+    `watermark`: the share of all blocks that an admission leaves free while somebody runs.
+    """
 
     max_num_batched_tokens: int
     max_num_seqs: int
@@ -33,6 +41,10 @@ class Limits:
     block_size: int
     max_model_len: int
     long_prefill_token_threshold: int = 0
+    enable_prefix_caching: bool = True
+    scheduler_reserve_full_isl: bool = True
+    watermark: float = 0.0
+    async_scheduling: bool = False
 
     def __post_init__(self) -> None:
         for name in ("max_num_batched_tokens", "max_num_seqs", "block_size", "max_model_len"):
@@ -53,47 +65,74 @@ class Limits:
 
     @property
     def usable_tokens(self) -> int:
-        return (self.num_gpu_blocks - 1) * self.block_size  # one is the null block
+        return (self.num_gpu_blocks - 1) * self.block_size  # rule 23: one is the null block
+
+
+#: what a sequence does: decoding, it is in the group; ending, its last token is in flight (asynchronous)
+WAITING, PREFILLING, DECODING, ENDING = range(4)
 
 
 class Sequence:
     """A job inside the engine. `known` is prompt plus generated tokens, `last` what it will end with."""
 
-    __slots__ = ("admitted", "arrival", "base", "computed", "end_tick", "job", "known", "last")
+    __slots__ = (
+        *("admitted", "arrival", "base", "blocks", "computed", "conversation", "end_tick", "job", "known"),
+        *("last", "names", "own", "place", "state", "stops"),
+    )
 
     def __init__(self, job: Job, arrival: float) -> None:
         self.job = job
         self.arrival = arrival
         self.known = job.prompt_tokens
         self.last = job.prompt_tokens + job.output_tokens
+        #: it ends by a token that only the model knows, not by its length
+        self.stops = job.finish_reason == "stop"
+        self.state = WAITING
+        self.admitted = -1  # order of admission
+        #: tokens whose keys and values are in the cache or being computed; of a member, when it joined
         self.computed = 0
-        self.admitted = -1  # order of admission; -1 while it waits
         self.base = 0
-        self.end_tick = -1  # tick of its last token; -1 while it is not decoding
+        self.end_tick = -1
+        # content that others share and the blocks of it that are held; freed blocks of its own, their place
+        self.names: list[Hashable] = []
+        self.conversation: Conversation | None = None
+        self.blocks: list[Block] = []
+        self.own = 0
+        self.place = 0
 
 
 class Scheduler:
-    """Waiting and running requests and the KV blocks they hold. `schedule`, then `update`, is one step."""
+    """Waiting and running requests and their KV blocks. `schedule`, then `update`, is one step.
+
+    `steady` while the next step would be as the last: everybody who runs decodes, nobody else can come in.
+    """
 
     def __init__(self, limits: Limits, *, by_priority: bool) -> None:
         self.limits = limits
         self.by_priority = by_priority
-        self.free_blocks = limits.num_gpu_blocks - 1
+        self.cache = KVCache(limits.num_gpu_blocks - 1)
         self.running: dict[int, Sequence] = {}
+        self._contents = Contents(limits.block_size)
+        self._watermark_blocks = int(limits.watermark * limits.num_gpu_blocks)
         self._fcfs: deque[Sequence] = deque()
         self._heap: list[tuple[int, float, int, Sequence]] = []
+        self._blocked = False  # whoever is at the head of the queue cannot come in until somebody ends
         self._admissions = 0
-        # the decoding group
+        # steps planned and steps that have ended
         self._tick = 0
+        self._ended = 0
+        # the decoding group: how many, what they have computed, how many of each residue, who ends when
         self._decoding = 0
         self._decoding_computed = 0
-        self._by_residue: list[dict[int, Sequence]] = [{} for _ in range(limits.block_size)]
+        self._needing = [0] * limits.block_size
         self._ends: list[tuple[int, int, Sequence]] = []
-        # everybody else who runs; what this step gives to those looked at one by one, and what it has left
-        self._prefilling: dict[int, Sequence] = {}
-        self._scheduled: dict[int, int] = {}
+        # everybody else who runs, and what they get in the step being planned
+        self._single: dict[int, Sequence] = {}
+        self._grants: dict[int, int] = {}
         self._budget = 0
-        self.steady = False
+        #: whose prompt was computed to its end in the step planned last: it gives them a token
+        self.prefilled: list[Sequence] = []
+        self._ending: list[Sequence] = []  # asynchronous: whose last token is in flight
 
     @property
     def waiting(self) -> int:
@@ -103,131 +142,194 @@ class Scheduler:
     def busy(self) -> bool:
         return bool(self.running or self._fcfs or self._heap)
 
-    def add(self, sequence: Sequence) -> None:
+    @property
+    def steady(self) -> bool:
+        return not self._single and (self._blocked or not (self._fcfs or self._heap)) and self._decoding > 0
+
+    def submit(self, sequence: Sequence) -> None:
         """Rule 1: take in an arrival, between steps."""
+        job = sequence.job
+        record = job.record
+        if self.limits.enable_prefix_caching and ("prefix_hashes" in record or "session" in record):
+            sequence.names, sequence.conversation = self._contents.shared(record, job.prompt_tokens)
         if self.by_priority:
-            job = sequence.job
-            heapq.heappush(self._heap, (job.priority, sequence.arrival, job.order, sequence))
+            self._wait_by_priority(sequence)
         else:
             self._fcfs.append(sequence)
 
     def computed(self, sequence: Sequence) -> int:
-        """Tokens whose keys and values are in the cache."""
-        return sequence.base + self._tick if sequence.end_tick >= 0 else sequence.computed
+        """Tokens whose keys and values are in the cache, or will be after the steps planned so far."""
+        return sequence.base + self._tick if sequence.state == DECODING else sequence.computed
 
     def schedule(self, now: float) -> Load:
-        """Rules 2-17: decide the step that starts at `now`."""
-        limits = self.limits
-        scheduled = self._scheduled
-        scheduled.clear()
-        self._budget = limits.max_num_batched_tokens - self._decoding
+        """Rules 2-20: plan the step at `now`. A load without tokens is no step: nobody could do anything."""
+        self._grants.clear()
+        self.prefilled = []
+        if self.limits.async_scheduling:
+            self._set_ending_aside()
         running = len(self.running)
-        needing = self._by_residue[-self._tick % limits.block_size]
-        idle, idle_computed = 0, 0
-        if self._prefilling or len(needing) > self.free_blocks:
-            idle, idle_computed = self._schedule_one_by_one(needing)
-        else:
-            self.free_blocks -= len(needing)
+        needing = self._needing[-self._tick % self.limits.block_size]
+        idle = idle_computed = 0
+        if not self._single and needing <= self.cache.free:
+            self.cache.free -= needing
+            self._budget = self.limits.max_num_batched_tokens - self._decoding
+        elif not self._schedule_together(needing):
+            idle, idle_computed = self._schedule_one_by_one()
         if len(self.running) == running and (self._fcfs or self._heap):  # rule 11: nobody was preempted
             self._admit(now)
-        #: everybody who runs decodes, and nobody who waits could come in: so it stays until one ends
-        self.steady = not self._prefilling and len(self.running) == running
         tokens = sequences = self._decoding - idle
         decode_kv = self._decoding_computed + self._decoding - idle_computed
         prefill_kv = prefill_pairs = 0
-        for admitted, n in scheduled.items():
-            sequence = self.running[admitted]
-            if sequence.end_tick < 0:
-                tokens += n
-                sequences += 1
-                if n == 1:
-                    decode_kv += sequence.computed + 1
-                else:
-                    prefill_kv += sequence.computed + n
-                    prefill_pairs += n * sequence.computed + n * (n + 1) // 2
+        for admitted, n in self._grants.items():
+            sequence = self._single[admitted]
+            computed = sequence.computed
+            tokens += n
+            sequences += 1
+            if n == 1:
+                decode_kv += computed + 1
+            else:
+                prefill_kv += computed + n
+                prefill_pairs += n * computed + n * (n + 1) // 2
+        if not tokens:
+            return Load(0, 0, 0, 0, 0)
+        self._advance()
         return Load(tokens, sequences, decode_kv, prefill_kv, prefill_pairs)
 
-    def update(self, now: float) -> list[Sequence]:
-        """Rules 20-21: the step has ended at `now`. Returns who finished, in scheduled order."""
-        self._tick = tick = self._tick + 1
-        self._decoding_computed += self._decoding
-        finished = []
-        ends = self._ends
-        while ends and ends[0][0] <= tick:
-            end_tick, _, sequence = heapq.heappop(ends)
-            if sequence.end_tick == end_tick:  # else it was preempted or held back since
-                self._leave_group(sequence)
-                finished.append(sequence)
-        for admitted, n in self._scheduled.items():
-            done = self.running[admitted]
-            if done.end_tick >= 0 or admitted not in self._prefilling:
-                continue  # a decode of the group: it has its token
-            done.computed += n
-            if done.computed < done.known:
-                continue
-            done.known += 1
-            if done.job.first_token_s is None:
-                done.job.first_token_s = now
-            if done.known == done.last:
-                del self._prefilling[admitted]
-                finished.append(done)
-            elif not self.limits.long_prefill_token_threshold:
-                self._join_group(done)
-        for sequence in finished:
-            del self.running[sequence.admitted]
-            self.free_blocks += -(-sequence.computed // self.limits.block_size)
-        return finished
+    def update(self) -> list[Sequence]:
+        """Rule 21: the oldest step planned has ended. Returns who finished, in scheduled order."""
+        self._ended += 1
+        return self._finish()
 
-    def coast(self, now: float, until: float, step_time: StepTime) -> float:
-        """After a `steady` step: the steps alike that follow it, up to `until`. Returns when the last ended.
-
-        Nothing but time, blocks and computed tokens changes in them, so their bookkeeping is left out; the
-        step in which a request ends or the blocks run out is left to `schedule` and `update`.
-        """
+    def decode_steps(self) -> tuple[int, int, int]:
+        """While `steady`: how many steps alike can follow, of how many requests, and what the first reads."""
         ends = self._ends
-        while ends[0][2].end_tick != ends[0][0]:
-            heapq.heappop(ends)  # preempted or held back since
-        last = ends[0][0] - 1
-        needs = [len(members) for members in self._by_residue]
+        while not _current(ends[0]):
+            heapq.heappop(ends)
+        most = ends[0][0] - self._tick
+        free, decoding, block = self.cache.free, self._decoding, self.limits.block_size
+        if -(-most // block) * decoding > free:
+            cycles = min(most // block, free // decoding)
+            free -= cycles * decoding
+            steps = cycles * block
+            while steps < most and self._needing[-(self._tick + steps) % block] <= free:
+                free -= self._needing[-(self._tick + steps) % block]
+                steps += 1
+            most = steps
+        return most, decoding, self._decoding_computed + decoding
+
+    def decode(self, steps: int) -> list[Sequence]:
+        """Plan and end so many of the `decode_steps`. Returns who finished in the last."""
         block = self.limits.block_size
-        tick, free, decoding = self._tick, self.free_blocks, self._decoding
-        kv_tokens = self._decoding_computed + decoding
-        fixed, per_kv = step_time.decode(decoding, decoding)
-        while tick < last and now < until and needs[-tick % block] <= free:
-            free -= needs[-tick % block]
-            now += fixed + per_kv * kv_tokens
-            kv_tokens += decoding
-            tick += 1
-        self._tick, self.free_blocks = tick, free
-        self._decoding_computed = kv_tokens - decoding
-        return now
+        cycles, rest = divmod(steps, block)
+        blocks = cycles * self._decoding
+        if rest:
+            first = -self._tick % block  # and down from there, step by step
+            needing = self._needing
+            blocks += sum(needing[max(0, first - rest + 1) : first + 1]) + sum(
+                needing[block - max(0, rest - first - 1) :]
+            )
+        self.cache.free -= blocks
+        self._tick += steps
+        self._ended += steps
+        self._decoding_computed += steps * self._decoding
+        return self._finish()
 
-    def _schedule_one_by_one(self, needing: dict[int, Sequence]) -> tuple[int, int]:
-        """Rules 3-10, by admission, for those who need blocks or prefill.
+    # --- running requests -------------------------------------------------------------------------
 
-        Returns how many decodes rule 8 left out of this step, and their computed tokens.
+    def _set_ending_aside(self) -> None:
+        """Rule 4: whose token in flight is known to be the last computes no more, but does not leave yet."""
+        ends = self._ends
+        while ends and ends[0][0] <= self._tick:
+            entry = heapq.heappop(ends)
+            if _current(entry):
+                sequence = entry[2]
+                self._leave_group(sequence)
+                sequence.state = ENDING
+                # rule 22: of an end that only the model knows, one token more is computed, in vain
+                sequence.known = sequence.last - (not sequence.stops)
+                self._single[sequence.admitted] = sequence
+                self._ending.append(sequence)
+
+    def _schedule_together(self, needing: int) -> bool:
+        """Rules 3-6, if all who run, but for the one admitted last, can have what they ask for."""
+        block = self.limits.block_size
+        threshold = self._prefill_threshold()
+        budget = self.limits.max_num_batched_tokens - self._decoding
+        need = needing
+        grants = []
+        last = next(reversed(self.running))
+        for admitted, sequence in sorted(self._single.items()):
+            computed = sequence.computed
+            n = min(sequence.known - computed, threshold)
+            if n > budget:
+                if admitted != last:
+                    return False
+                n = budget
+            if n:
+                budget -= n
+                need += -(-(computed + n) // block) + -computed // block
+                grants.append((admitted, n))
+        if need > self.cache.free:
+            return False
+        self.cache.free -= need
+        self._budget = budget
+        for admitted, n in grants:
+            self._grants[admitted] = n
+            sequence = self._single[admitted]
+            if sequence.names:
+                self._name_blocks(sequence, sequence.computed + n)
+        return True
+
+    def _schedule_one_by_one(self) -> tuple[int, int]:
+        """Rules 3-10, in order of admission.
+
+        Returns how many members of the group are left out of this step, and what they have computed.
         """
         block = self.limits.block_size
         threshold = self._prefill_threshold()
-        for admitted, sequence in sorted([*needing.items(), *self._prefilling.items()]):
-            if admitted not in self.running:
+        self._budget = self.limits.max_num_batched_tokens
+        order = list(self.running.values())
+        scheduled = self._grants
+        for index, sequence in enumerate(order):
+            if sequence.state == WAITING:
                 continue  # preempted for somebody above
+            if self._budget <= 0:
+                return self._leave_out(order[index:])
             computed = self.computed(sequence)
-            decoding = sequence.end_tick >= 0
-            n = 1 if decoding else min(sequence.known - computed, threshold, self._budget)
+            member = sequence.state == DECODING
+            n = 1 if member else min(sequence.known - computed, threshold, self._budget)
             if n <= 0:
                 continue
             need = -(-(computed + n) // block) + -computed // block
-            while need > self.free_blocks:
+            while need > self.cache.free:
                 victim = self._victim()
                 self._preempt(victim)
                 if victim is sequence:
-                    return self._leave_out_after(admitted)
-            self.free_blocks -= need
-            self._scheduled[admitted] = n
-            if not decoding:
-                self._budget -= n
-        return 0, 0
+                    return self._leave_out(order[index + 1 :])  # rule 8
+            self.cache.free -= need
+            self._budget -= n
+            scheduled[sequence.admitted] = n
+            if sequence.names and not member:
+                self._name_blocks(sequence, computed + n)
+        return self._leave_out([])
+
+    def _leave_out(self, order: list[Sequence]) -> tuple[int, int]:
+        """Nobody in `order` is scheduled in this step: the members of the group among them lose a tick."""
+        if not self._grants:
+            return self._decoding, self._decoding_computed  # nobody at all is: there is no tick
+        for admitted in list(self._grants):
+            if admitted not in self._single:
+                del self._grants[admitted]  # a member: it is in the step without being asked
+        count = computed = 0
+        for sequence in order:
+            if sequence.state == DECODING:
+                count += 1
+                computed += sequence.base + self._tick
+                self._needing[sequence.base % self.limits.block_size] -= 1
+                sequence.base -= 1
+                self._enroll(sequence)
+        self._decoding_computed -= count
+        return count, computed
 
     def _victim(self) -> Sequence:
         """Rule 7: fcfs the last admitted, priority the largest `(priority, arrival)`."""
@@ -238,81 +340,193 @@ class Scheduler:
     def _preempt(self, victim: Sequence) -> None:
         """Rules 7 and 9: it loses its blocks and its part of this step, and waits again."""
         del self.running[victim.admitted]
-        given = self._scheduled.pop(victim.admitted, 0)
-        if victim.end_tick >= 0:
+        joined, prefilling = victim.computed, victim.state == PREFILLING
+        if victim.state == DECODING:
             self._leave_group(victim)
-            self._budget += 1
+            victim.known = victim.computed + 1  # the token in flight among them
         else:
-            del self._prefilling[victim.admitted]
-            self._budget += given
-        self.free_blocks += -(-(victim.computed + given) // self.limits.block_size)
+            del self._single[victim.admitted]
+        n = self._grants.pop(victim.admitted, 0)
+        self._budget += n
+        held = victim.computed + n
+        # asynchronous: a block is named when its last token is known, a step after it was planned
+        known = held if prefilling or not self.limits.async_scheduling else max(joined, held - 1)
+        self._release(victim, held, known)
         victim.computed = 0
         victim.admitted = -1
+        victim.state = WAITING
         victim.job.preemptions += 1
         if self.by_priority:
-            self.add(victim)
+            self._wait_by_priority(victim)
         else:
             self._fcfs.appendleft(victim)
-
-    def _leave_out_after(self, admitted: int) -> tuple[int, int]:
-        """Rule 8: nobody admitted later is scheduled in this step; the decodes among them lose a tick."""
-        count = computed = 0
-        for later, sequence in self.running.items():
-            if later > admitted and sequence.end_tick >= 0:
-                count += 1
-                computed += self.computed(sequence)
-                del self._by_residue[sequence.base % self.limits.block_size][later]
-                sequence.base -= 1
-                self._enroll(sequence)
-        self._decoding_computed -= count
-        return count, computed
+            self._blocked = False
 
     def _prefill_threshold(self) -> int:
         """Rule 2: most prompt tokens of one request in a step."""
         threshold = self.limits.long_prefill_token_threshold
         return threshold if threshold and len(self.running) + self.waiting > 1 else self.limits.max_model_len
 
+    # --- waiting requests -------------------------------------------------------------------------
+
+    def _wait_by_priority(self, sequence: Sequence) -> None:
+        job = sequence.job
+        heapq.heappush(self._heap, (job.priority, sequence.arrival, job.order, sequence))
+        self._blocked = False  # the head may be another now
+
     def _admit(self, now: float) -> None:
-        """Rules 12 and 15-17: take from the head of the queue while budget, slots and blocks last."""
+        """Rules 12 and 14-18: take from the head of the queue while budget, slots and blocks last.
+
+        Rule 13 sets aside whose output from before a preemption is still in flight. With one step in flight
+        there is none: it has ended before the next step that admits anybody is planned.
+        """
         limits = self.limits
-        block = limits.block_size
+        block, cache = limits.block_size, self.cache
         threshold = self._prefill_threshold()
-        while self._budget > 0 and len(self.running) < limits.max_num_seqs and (self._fcfs or self._heap):
+        while self._fcfs or self._heap:
+            if self._budget <= 0:
+                return
+            if len(self.running) >= limits.max_num_seqs:
+                break
             sequence = self._heap[0][-1] if self.by_priority else self._fcfs[0]
-            if -(-sequence.known // block) > self.free_blocks:
-                break  # rule 16, the whole-sequence gate; rule 17 asks for less
+            shared, own = self._hits(sequence) if sequence.own or sequence.names else ([], 0)
+            hit = len(shared) + own
+            n = min(sequence.known - hit * block, threshold, self._budget)
+            whole = sequence.known if limits.scheduler_reserve_full_isl else hit * block + n
+            evictable = own + sum(not held.holders for held in shared)
+            reserve = self._watermark_blocks if self.running else 0
+            if -(-whole // block) - hit + evictable + reserve > cache.free:
+                break
             if self.by_priority:
                 heapq.heappop(self._heap)
             else:
                 self._fcfs.popleft()
-            n = min(sequence.known, threshold, self._budget)
-            self.free_blocks -= -(-n // block)
+            if own:
+                cache.reuse(sequence.place, sequence.own, own)
+            if shared:
+                cache.hold(shared)
+                sequence.blocks = shared
+            sequence.own = 0
+            cache.free -= -(-n // block)
             self._budget -= n
-            sequence.admitted = self._admissions
-            self._admissions += 1
-            self.running[sequence.admitted] = sequence
-            self._prefilling[sequence.admitted] = sequence
-            self._scheduled[sequence.admitted] = n
-            if sequence.job.started_s is None:
-                sequence.job.started_s = now
+            sequence.state = PREFILLING
+            sequence.admitted = admitted = self._admissions
+            sequence.computed = hit * block
+            self._admissions = admitted + 1
+            self.running[admitted] = sequence
+            self._single[admitted] = sequence
+            self._grants[admitted] = n
+            if sequence.names:
+                self._name_blocks(sequence, hit * block + n)  # rule 19: the next one may hit them
+            job = sequence.job
+            if job.started_s is None:
+                job.started_s = now
+                if limits.enable_prefix_caching:
+                    job.cached_tokens = hit * block
+        else:
+            return
+        self._blocked = True
 
-    def _join_group(self, sequence: Sequence) -> None:
-        del self._prefilling[sequence.admitted]
-        sequence.base = sequence.computed - self._tick
-        self._decoding += 1
-        self._decoding_computed += sequence.computed
-        self._enroll(sequence)
+    def _hits(self, sequence: Sequence) -> tuple[list[Block], int]:
+        """Rule 14: the longest prefix in the cache, in whole blocks: shared ones, and of its own how many."""
+        most = (sequence.known - 1) // self.limits.block_size
+        names = sequence.names
+        conversation = sequence.conversation
+        shared = self.cache.find(names[:most], conversation.name if conversation is not None else None)
+        if not sequence.own or len(shared) < len(names):
+            return shared, 0
+        return shared, min(self.cache.left(sequence.place, sequence.own), most - len(names))
+
+    # --- tokens and blocks ------------------------------------------------------------------------
+
+    def _advance(self) -> None:
+        """Rule 20: what was planned counts as computed; whoever has no prompt left joins the group."""
+        self._tick = tick = self._tick + 1
+        self._decoding_computed += self._decoding
+        for admitted, n in self._grants.items():
+            sequence = self._single[admitted]
+            sequence.computed += n
+            if sequence.state == PREFILLING and sequence.computed == sequence.known:
+                del self._single[admitted]
+                self.prefilled.append(sequence)
+                sequence.state = DECODING
+                sequence.base = sequence.computed - tick
+                self._decoding += 1
+                self._decoding_computed += sequence.computed
+                self._enroll(sequence)
 
     def _enroll(self, sequence: Sequence) -> None:
         """Note when it will need blocks and when it will end; its last token is never computed."""
-        self._by_residue[sequence.base % self.limits.block_size][sequence.admitted] = sequence
+        self._needing[sequence.base % self.limits.block_size] += 1
         sequence.end_tick = sequence.last - 1 - sequence.base
         heapq.heappush(self._ends, (sequence.end_tick, sequence.admitted, sequence))
 
     def _leave_group(self, sequence: Sequence) -> None:
         sequence.computed = sequence.base + self._tick
-        sequence.known = sequence.computed + 1
-        sequence.end_tick = -1
         self._decoding -= 1
         self._decoding_computed -= sequence.computed
-        del self._by_residue[sequence.base % self.limits.block_size][sequence.admitted]
+        self._needing[sequence.base % self.limits.block_size] -= 1
+
+    def _finish(self) -> list[Sequence]:
+        """Those whose last token was of a step that has ended: their blocks are free."""
+        ends, ended = self._ends, self._ended
+        if not self._ending and (not ends or ends[0][0] > ended):
+            return []
+        finished, self._ending = self._ending, []
+        while ends and ends[0][0] <= ended:
+            entry = heapq.heappop(ends)
+            if _current(entry):
+                self._leave_group(entry[2])
+                finished.append(entry[2])
+        for sequence in finished:
+            if sequence.conversation is not None:
+                sequence.conversation.tokens = max(sequence.conversation.tokens, sequence.last)
+            if sequence.admitted < 0:  # preempted with its last token in flight
+                self._take_out(sequence)
+                continue
+            del self.running[sequence.admitted]
+            self._single.pop(sequence.admitted, None)
+            self._release(sequence, sequence.computed, sequence.last - 1)
+        self._blocked = False
+        return finished
+
+    def _take_out(self, sequence: Sequence) -> None:
+        """Out of the queue."""
+        if self.by_priority:
+            self._heap = [entry for entry in self._heap if entry[-1] is not sequence]
+            heapq.heapify(self._heap)
+        else:
+            self._fcfs.remove(sequence)
+
+    def _name_blocks(self, sequence: Sequence, computed: int) -> None:
+        """Let others find the blocks that its first `computed` tokens fill, as far as they have names."""
+        full = computed // self.limits.block_size
+        blocks = sequence.blocks
+        blocks.extend(map(self.cache.add, sequence.names[len(blocks) : full]))
+
+    def _release(self, sequence: Sequence, held: int, known: int) -> None:
+        """Free the blocks of `held` tokens; those full of the first `known` may be hit again."""
+        block = self.limits.block_size
+        blocks = -(-held // block)
+        full = known // block if self.limits.enable_prefix_caching else 0
+        names = sequence.names
+        conversation = sequence.conversation
+        if conversation is not None:
+            names.extend(conversation.name(index) for index in range(len(names), full))
+        if names:
+            self._name_blocks(sequence, known)
+            shared = sequence.blocks
+            own = max(0, full - len(names))
+            sequence.place = self.cache.release(own, blocks - len(shared) - own)
+            self.cache.release_shared(shared)
+            sequence.blocks = []
+            sequence.own = own
+        else:
+            sequence.place = self.cache.release(full, blocks - full)
+            sequence.own = full
+
+
+def _current(entry: tuple[int, int, Sequence]) -> bool:
+    """Whether an end is still as it was foreseen: not so for who was preempted or left out since."""
+    end_tick, admitted, sequence = entry
+    return sequence.state == DECODING and sequence.end_tick == end_tick and sequence.admitted == admitted

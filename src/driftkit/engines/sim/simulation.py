@@ -40,6 +40,10 @@ class Setup:
     block_size: int = 16
     max_model_len: int | None = None
     long_prefill_token_threshold: int = 0
+    enable_prefix_caching: bool = True
+    scheduler_reserve_full_isl: bool = True
+    watermark: float = 0.0
+    async_scheduling: bool | None = None
     step_time_scale: float = 1.0
 
     def __post_init__(self) -> None:
@@ -63,6 +67,10 @@ class Setup:
             block_size=self.block_size,
             max_model_len=self.max_model_len or model.max_model_len,
             long_prefill_token_threshold=self.long_prefill_token_threshold,
+            enable_prefix_caching=self.enable_prefix_caching,
+            scheduler_reserve_full_isl=self.scheduler_reserve_full_isl,
+            watermark=self.watermark,
+            async_scheduling=gpu.async_scheduling if self.async_scheduling is None else self.async_scheduling,
         )
 
     def step_time(self) -> StepTime:
