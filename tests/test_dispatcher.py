@@ -399,6 +399,7 @@ def test_gangs_by_hand() -> None:
         "queue_wait_s": 0.0,
         "inference_s": pytest.approx(3.0),
         "preemptions": 0,
+        "cached_tokens": 0,
         "e2e_s": pytest.approx(3.0),
         "batch_id": 0,
         "batch_requests": 2,
