@@ -58,7 +58,7 @@ class Grouped:
             "kv": [computed[name] for name in scheduled],
             "pre": preempted,
             "new": new,
-            "wait": scheduler.waiting,
+            "wait": len(scheduler.queue),
             "free": scheduler.cache.free,
             "run": runs,
         }

@@ -104,7 +104,7 @@ class Sequence:
 class Scheduler:
     """Waiting and running requests and their KV blocks. `schedule`, then `update`, is one step.
 
-    `steady` while the next step would be as the last: everybody who runs decodes, nobody else can come in.
+    `queue` holds the waiting: in order, or by priority a heap of `(priority, arrival, order, sequence)`.
     """
 
     def __init__(self, limits: Limits, *, by_priority: bool) -> None:
@@ -116,6 +116,10 @@ class Scheduler:
         self._watermark_blocks = int(limits.watermark * limits.num_gpu_blocks)
         self._fcfs: deque[Sequence] = deque()
         self._heap: list[tuple[int, float, int, Sequence]] = []
+        self.queue: deque[Sequence] | list[tuple[int, float, int, Sequence]]
+        self.queue = self._heap if by_priority else self._fcfs
+        # by priority, who is preempted first: (-priority, -arrival, -order, admitted, sequence), a heap
+        self._worst: list[tuple[int, float, int, int, Sequence]] = []
         self._blocked = False  # whoever is at the head of the queue cannot come in until somebody ends
         self._admissions = 0
         # steps planned and steps that have ended
@@ -135,16 +139,13 @@ class Scheduler:
         self._ending: list[Sequence] = []  # asynchronous: whose last token is in flight
 
     @property
-    def waiting(self) -> int:
-        return len(self._fcfs) + len(self._heap)
-
-    @property
     def busy(self) -> bool:
-        return bool(self.running or self._fcfs or self._heap)
+        return bool(self.running or self.queue)
 
     @property
     def steady(self) -> bool:
-        return not self._single and (self._blocked or not (self._fcfs or self._heap)) and self._decoding > 0
+        """Whether the next step is as the last: everybody who runs decodes, nobody else can come in."""
+        return not self._single and (self._blocked or not self.queue) and self._decoding > 0
 
     def submit(self, sequence: Sequence) -> None:
         """Rule 1: take in an arrival, between steps."""
@@ -173,9 +174,9 @@ class Scheduler:
         if not self._single and needing <= self.cache.free:
             self.cache.free -= needing
             self._budget = self.limits.max_num_batched_tokens - self._decoding
-        elif not self._schedule_together(needing):
-            idle, idle_computed = self._schedule_one_by_one()
-        if len(self.running) == running and (self._fcfs or self._heap):  # rule 11: nobody was preempted
+        else:
+            idle, idle_computed = self._schedule_running()
+        if self.queue and len(self.running) == running:  # rule 11: nobody was preempted
             self._admit(now)
         tokens = sequences = self._decoding - idle
         decode_kv = self._decoding_computed + self._decoding - idle_computed
@@ -197,8 +198,10 @@ class Scheduler:
 
     def update(self) -> list[Sequence]:
         """Rule 21: the oldest step planned has ended. Returns who finished, in scheduled order."""
-        self._ended += 1
-        return self._finish()
+        self._ended = ended = self._ended + 1
+        if self._ending or (self._ends and self._ends[0][0] <= ended):
+            return self._finish()
+        return []
 
     def decode_steps(self) -> tuple[int, int, int]:
         """While `steady`: how many steps alike can follow, of how many requests, and what the first reads."""
@@ -207,7 +210,7 @@ class Scheduler:
             heapq.heappop(ends)
         most = ends[0][0] - self._tick
         free, decoding, block = self.cache.free, self._decoding, self.limits.block_size
-        if -(-most // block) * decoding > free:
+        if (most // block + 1) * decoding > free:
             cycles = min(most // block, free // decoding)
             free -= cycles * decoding
             steps = cycles * block
@@ -219,20 +222,18 @@ class Scheduler:
 
     def decode(self, steps: int) -> list[Sequence]:
         """Plan and end so many of the `decode_steps`. Returns who finished in the last."""
-        block = self.limits.block_size
-        cycles, rest = divmod(steps, block)
-        blocks = cycles * self._decoding
-        if rest:
-            first = -self._tick % block  # and down from there, step by step
-            needing = self._needing
-            blocks += sum(needing[max(0, first - rest + 1) : first + 1]) + sum(
-                needing[block - max(0, rest - first - 1) :]
-            )
-        self.cache.free -= blocks
+        block, decoding, needing = self.limits.block_size, self._decoding, self._needing
+        first = -self._tick % block  # who needs a block in the first step, and down from there
+        last = first - steps % block
+        if last >= -1:
+            blocks = sum(needing[last + 1 : first + 1])
+        else:
+            blocks = sum(needing[: first + 1]) + sum(needing[last + 1 :])
+        self.cache.free -= blocks + steps // block * decoding
         self._tick += steps
-        self._ended += steps
-        self._decoding_computed += steps * self._decoding
-        return self._finish()
+        self._ended = ended = self._ended + steps
+        self._decoding_computed += steps * decoding
+        return self._finish() if self._ends[0][0] <= ended else []
 
     # --- running requests -------------------------------------------------------------------------
 
@@ -250,27 +251,41 @@ class Scheduler:
                 self._single[sequence.admitted] = sequence
                 self._ending.append(sequence)
 
-    def _schedule_together(self, needing: int) -> bool:
-        """Rules 3-6, if all who run, but for the one admitted last, can have what they ask for."""
+    def _schedule_running(self) -> tuple[int, int]:
+        """Rules 3-10. Returns how many members are left out of this step, and what they have computed."""
+        missing = self._schedule_together()
+        if missing == 0:
+            return 0, 0
+        if missing is None:
+            return self._schedule_one_by_one(list(self.running.values()))
+        tick, block = self._tick, self.limits.block_size
+        asking = [s for s in self.running.values() if s.state != DECODING or not (s.base + tick) % block]
+        return self._schedule_one_by_one(asking)
+
+    def _schedule_together(self) -> int | None:
+        """Rules 3-6, if all who run can have what they ask for, but for the one admitted last.
+
+        Returns how many blocks are missing, then nobody has got any; None if tokens are.
+        """
         block = self.limits.block_size
         threshold = self._prefill_threshold()
         budget = self.limits.max_num_batched_tokens - self._decoding
-        need = needing
+        need = self._needing[-self._tick % block]
         grants = []
-        last = next(reversed(self.running))
+        last = next(reversed(self.running), -1)
         for admitted, sequence in sorted(self._single.items()):
             computed = sequence.computed
             n = min(sequence.known - computed, threshold)
             if n > budget:
                 if admitted != last:
-                    return False
+                    return None
                 n = budget
             if n:
                 budget -= n
                 need += -(-(computed + n) // block) + -computed // block
                 grants.append((admitted, n))
         if need > self.cache.free:
-            return False
+            return need - self.cache.free
         self.cache.free -= need
         self._budget = budget
         for admitted, n in grants:
@@ -278,23 +293,21 @@ class Scheduler:
             sequence = self._single[admitted]
             if sequence.names:
                 self._name_blocks(sequence, sequence.computed + n)
-        return True
+        return 0
 
-    def _schedule_one_by_one(self) -> tuple[int, int]:
-        """Rules 3-10, in order of admission.
-
-        Returns how many members of the group are left out of this step, and what they have computed.
-        """
+    def _schedule_one_by_one(self, asking: list[Sequence]) -> tuple[int, int]:
+        """Rules 3-10 for those `asking`, in order of admission; all others who run have their one token."""
         block = self.limits.block_size
         threshold = self._prefill_threshold()
-        self._budget = self.limits.max_num_batched_tokens
-        order = list(self.running.values())
-        scheduled = self._grants
-        for index, sequence in enumerate(order):
+        got: dict[int, int] = {}
+        others = len(self.running) - len(asking)
+        self._budget = self.limits.max_num_batched_tokens - others
+        for sequence in asking:
             if sequence.state == WAITING:
                 continue  # preempted for somebody above
+            admitted = sequence.admitted
             if self._budget <= 0:
-                return self._leave_out(order[index:])
+                return self._leave_out(admitted, got)
             computed = self.computed(sequence)
             member = sequence.state == DECODING
             n = 1 if member else min(sequence.known - computed, threshold, self._budget)
@@ -303,42 +316,46 @@ class Scheduler:
             need = -(-(computed + n) // block) + -computed // block
             while need > self.cache.free:
                 victim = self._victim()
-                self._preempt(victim)
+                if victim in asking:
+                    undone = got.pop(victim.admitted, 0)
+                    self._budget += undone
+                else:
+                    undone = int(victim.admitted < admitted)
+                    self._budget += 1
+                self._preempt(victim, undone)
                 if victim is sequence:
-                    return self._leave_out(order[index + 1 :])  # rule 8
+                    return self._leave_out(admitted, got)  # rule 8
             self.cache.free -= need
             self._budget -= n
-            scheduled[sequence.admitted] = n
+            got[admitted] = n
             if sequence.names and not member:
                 self._name_blocks(sequence, computed + n)
-        return self._leave_out([])
+        return self._leave_out(self._admissions, got)
 
-    def _leave_out(self, order: list[Sequence]) -> tuple[int, int]:
-        """Nobody in `order` is scheduled in this step: the members of the group among them lose a tick."""
-        if not self._grants:
-            return self._decoding, self._decoding_computed  # nobody at all is: there is no tick
-        for admitted in list(self._grants):
-            if admitted not in self._single:
-                del self._grants[admitted]  # a member: it is in the step without being asked
-        count = computed = 0
-        for sequence in order:
-            if sequence.state == DECODING:
-                count += 1
-                computed += sequence.base + self._tick
+    def _leave_out(self, first: int, got: dict[int, int]) -> tuple[int, int]:
+        """End a step decided one by one: of the members, those admitted `first` or later lose a tick."""
+        self._grants.update((admitted, n) for admitted, n in got.items() if admitted in self._single)
+        left_out = [s for a, s in self.running.items() if a >= first and s.state == DECODING]
+        computed = sum(s.base for s in left_out) + self._tick * len(left_out)
+        if len(left_out) < self._decoding or self._grants:  # else there is no step, and no tick
+            self._decoding_computed -= len(left_out)
+            for sequence in left_out:
                 self._needing[sequence.base % self.limits.block_size] -= 1
                 sequence.base -= 1
                 self._enroll(sequence)
-        self._decoding_computed -= count
-        return count, computed
+        return len(left_out), computed
 
     def _victim(self) -> Sequence:
         """Rule 7: fcfs the last admitted, priority the largest `(priority, arrival)`."""
-        if self.by_priority:
-            return max(self.running.values(), key=lambda s: (s.job.priority, s.arrival, s.job.order))
-        return self.running[next(reversed(self.running))]
+        if not self.by_priority:
+            return self.running[next(reversed(self.running))]
+        while True:
+            *_, admitted, sequence = heapq.heappop(self._worst)
+            if sequence.admitted == admitted:  # else it has ended or was preempted
+                return sequence
 
-    def _preempt(self, victim: Sequence) -> None:
-        """Rules 7 and 9: it loses its blocks and its part of this step, and waits again."""
+    def _preempt(self, victim: Sequence, n: int) -> None:
+        """Rules 7 and 9: it loses its blocks and the `n` tokens it had got of this step, and waits again."""
         del self.running[victim.admitted]
         joined, prefilling = victim.computed, victim.state == PREFILLING
         if victim.state == DECODING:
@@ -346,8 +363,6 @@ class Scheduler:
             victim.known = victim.computed + 1  # the token in flight among them
         else:
             del self._single[victim.admitted]
-        n = self._grants.pop(victim.admitted, 0)
-        self._budget += n
         held = victim.computed + n
         # asynchronous: a block is named when its last token is known, a step after it was planned
         known = held if prefilling or not self.limits.async_scheduling else max(joined, held - 1)
@@ -365,7 +380,9 @@ class Scheduler:
     def _prefill_threshold(self) -> int:
         """Rule 2: most prompt tokens of one request in a step."""
         threshold = self.limits.long_prefill_token_threshold
-        return threshold if threshold and len(self.running) + self.waiting > 1 else self.limits.max_model_len
+        return (
+            threshold if threshold and len(self.running) + len(self.queue) > 1 else self.limits.max_model_len
+        )
 
     # --- waiting requests -------------------------------------------------------------------------
 
@@ -383,7 +400,7 @@ class Scheduler:
         limits = self.limits
         block, cache = limits.block_size, self.cache
         threshold = self._prefill_threshold()
-        while self._fcfs or self._heap:
+        while self.queue:
             if self._budget <= 0:
                 return
             if len(self.running) >= limits.max_num_seqs:
@@ -416,6 +433,8 @@ class Scheduler:
             self.running[admitted] = sequence
             self._single[admitted] = sequence
             self._grants[admitted] = n
+            if self.by_priority:
+                self._may_be_victim(sequence)
             if sequence.names:
                 self._name_blocks(sequence, hit * block + n)  # rule 19: the next one may hit them
             job = sequence.job
@@ -426,6 +445,13 @@ class Scheduler:
         else:
             return
         self._blocked = True
+
+    def _may_be_victim(self, sequence: Sequence) -> None:
+        job, worst = sequence.job, self._worst
+        heapq.heappush(worst, (-job.priority, -sequence.arrival, -job.order, sequence.admitted, sequence))
+        if len(worst) > 2 * len(self.running) + 64:
+            worst[:] = [entry for entry in worst if entry[-1].admitted == entry[-2]]
+            heapq.heapify(worst)
 
     def _hits(self, sequence: Sequence) -> tuple[list[Block], int]:
         """Rule 14: the longest prefix in the cache, in whole blocks: shared ones, and of its own how many."""
@@ -470,8 +496,6 @@ class Scheduler:
     def _finish(self) -> list[Sequence]:
         """Those whose last token was of a step that has ended: their blocks are free."""
         ends, ended = self._ends, self._ended
-        if not self._ending and (not ends or ends[0][0] > ended):
-            return []
         finished, self._ending = self._ending, []
         while ends and ends[0][0] <= ended:
             entry = heapq.heappop(ends)
@@ -486,6 +510,7 @@ class Scheduler:
                 continue
             del self.running[sequence.admitted]
             self._single.pop(sequence.admitted, None)
+            sequence.admitted = -1
             self._release(sequence, sequence.computed, sequence.last - 1)
         self._blocked = False
         return finished
@@ -493,7 +518,7 @@ class Scheduler:
     def _take_out(self, sequence: Sequence) -> None:
         """Out of the queue."""
         if self.by_priority:
-            self._heap = [entry for entry in self._heap if entry[-1] is not sequence]
+            self._heap[:] = [entry for entry in self._heap if entry[-1] is not sequence]
             heapq.heapify(self._heap)
         else:
             self._fcfs.remove(sequence)
