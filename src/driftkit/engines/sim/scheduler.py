@@ -335,6 +335,8 @@ class Scheduler:
     def _leave_out(self, first: int, got: dict[int, int]) -> tuple[int, int]:
         """End a step decided one by one: of the members, those admitted `first` or later lose a tick."""
         self._grants.update((admitted, n) for admitted, n in got.items() if admitted in self._single)
+        if first == self._admissions:
+            return 0, 0
         left_out = [s for a, s in self.running.items() if a >= first and s.state == DECODING]
         computed = sum(s.base for s in left_out) + self._tick * len(left_out)
         if len(left_out) < self._decoding or self._grants:  # else there is no step, and no tick
