@@ -101,14 +101,13 @@ _OPTIONS = (
     click.option(
         "--enable-prefix-caching/--no-enable-prefix-caching",
         default=True,
-        show_default=True,
-        help="Find prompts' beginnings, and what a preempted request had computed, in the KV cache.",
+        help="Find prompts' beginnings, and what a preempted request had computed, in the KV cache.  "
+        "[default: yes]",
     ),
     click.option(
         "--scheduler-reserve-full-isl/--no-scheduler-reserve-full-isl",
         default=True,
-        show_default=True,
-        help="Admit only whom the KV cache has blocks for to the last known token.",
+        help="Admit only whom the KV cache has blocks for to the last known token.  [default: yes]",
     ),
     click.option(
         "--watermark",

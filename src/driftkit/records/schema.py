@@ -109,7 +109,12 @@ _FIELDS = (
     _tokens("trace_output_words", "gen", "the same output counted in whitespace words", 1),
     Field("session", "string", "gen", "the conversation that it belongs to"),
     Field("turn", "integer", "gen", "place in the conversation, from 1", minimum=1, maximum=MOST),
-    Field("prefix_hashes", "array", "gen", "names of the prompt's prefix blocks; equal ones share a cache"),
+    Field(
+        "prefix_hashes",
+        "array",
+        "gen",
+        "names of the prompt's first blocks, each for all up to its end; equal ones share a cache",
+    ),
     _tokens("prefix_block_tokens", "gen", "tokens in a block of prefix_hashes", minimum=1),
     Field("est_category", "string", "estimate", "the category the estimator saw"),
     _tokens("est_output_tokens", "estimate", "estimated output length (median)", minimum=0),
