@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     "order); weighted, and any policy under --feedback, is rebuilt from the policy field. Under "
     "fifo without priorities the engine's queue is vLLM's fcfs, else its priority queue. All input is read "
     "and sorted by arrival first, unless --follow is given. In the simulator a prompt begins with the blocks "
-    "that prefix_hashes names and, in a session, with everything said before if it is as long; what of that is "
-    "in the KV cache is not computed again, and cached_tokens says how much it was."
+    "that prefix_hashes names and, in a session, with everything said before if it is as long; what of that "
+    "is in the KV cache is not computed again, and cached_tokens says how much it was."
 )
 @click.option("--engine", type=click.Choice(["sim"]), default="sim", show_default=True, help="What executes.")
 @click.option("--label", metavar="NAME", help="Name of the run in reports.  [default: the policy]")
