@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from driftkit.engines.sim.scheduler import Scheduler, Sequence
@@ -27,12 +28,16 @@ def sequence(arrival: Arrival, block_size: int) -> Sequence:
 class Grouped:
     def __init__(self, recording: Recording) -> None:
         self.scheduler = Scheduler(recording.limits, by_priority=recording.by_priority)
-        self.block_size = recording.limits.block_size
+        self.limits = recording.limits
         self.everyone: dict[str, Sequence] = {}
         self.in_flight: list[int] = []  # tokens of each step
 
     def add(self, arrival: Arrival) -> None:
-        self.everyone[arrival.name] = sequence(arrival, self.block_size)
+        # as `Simulator.submit` does
+        room = self.limits.max_model_len - arrival.prompt
+        if arrival.output >= room:
+            arrival = replace(arrival, output=room, stops_by="length")
+        self.everyone[arrival.name] = sequence(arrival, self.limits.block_size)
         self.scheduler.submit(self.everyone[arrival.name])
 
     def plan(self) -> dict[str, Any]:
