@@ -114,6 +114,7 @@ def _model(config: Table, name: str) -> Model:
         name=name,
         parameters=computed + (1 if tied else 2) * embedding + positions,
         step_parameters=computed + embedding,  # the head's; the input's is a lookup, as positions are
+        head_parameters=embedding,
         layers=layers,
         attention_width=width,
         kv_values_per_token=2 * layers * kv_width,

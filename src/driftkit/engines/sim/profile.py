@@ -18,6 +18,7 @@ Bounds = Mapping[str, tuple[float, float]]
 GPU_INTEGERS: Bounds = {
     "memory_bytes": (10**6, 10**14),
     "reserved_bytes": (0, 10**13),
+    "attention_rows": (1, 1024),
     "max_num_batched_tokens": (1, 10**7),
     "max_num_seqs": (1, 10**6),
 }
@@ -33,6 +34,7 @@ GPU_NUMBERS: Bounds = {
 MODEL_INTEGERS: Bounds = {
     "parameters": (1, 10**14),
     "step_parameters": (1, 10**14),
+    "head_parameters": (0, 10**14),
     "layers": (1, 10**4),
     "attention_width": (1, 10**7),
     "kv_values_per_token": (1, 10**9),
@@ -45,6 +47,7 @@ MODEL_INTEGERS: Bounds = {
 class Gpu:
     """A GPU and the server on it: bytes, bytes/s, FLOP/s, the share of each that is reached, seconds.
 
+    `attention_rows` are computed for a request's single token where a prompt shares the step.
     `step_overhead_s` is lost in every step, `sequence_overhead_s` for each request in one, `frontend_s`
     before a request is in the scheduler's queue. `async_scheduling`: a step is planned while another runs.
     """
@@ -59,6 +62,7 @@ class Gpu:
     sequence_overhead_s: float
     frontend_s: float
     reserved_bytes: int
+    attention_rows: int
     max_num_batched_tokens: int
     max_num_seqs: int
     async_scheduling: bool
@@ -66,11 +70,14 @@ class Gpu:
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """A model: parameters held and read per step, and what attention and the KV cache cost per token."""
+    """A model: parameters held, read per step, and of these applied only to tokens whose successor is drawn
+    (the head); what attention and the KV cache cost per token.
+    """
 
     name: str
     parameters: int
     step_parameters: int
+    head_parameters: int
     layers: int
     attention_width: int
     kv_values_per_token: int
@@ -133,6 +140,9 @@ def _model(table: Table) -> Model:
     if model.step_parameters > model.parameters:
         problem = f"expected at most parameters, {model.parameters}, got {model.step_parameters}"
         raise table.wrong("step_parameters", problem)
+    if model.head_parameters >= model.step_parameters:
+        problem = f"expected less than step_parameters, {model.step_parameters}, got {model.head_parameters}"
+        raise table.wrong("head_parameters", problem)
     return model
 
 
