@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 from contextlib import ExitStack
+from typing import TYPE_CHECKING, Any
 
 import click
 
+from driftkit.commands.configuration import given
+from driftkit.commands.simulator import setup_of, simulator_options
 from driftkit.commands.stdio import Outcome, filter_options, output_options, reading, stdout
 from driftkit.registry import names
+
+if TYPE_CHECKING:
+    from driftkit.engines.sim.fit import Error, Fit, Observed, Run
+    from driftkit.engines.sim.simulation import Setup
 
 
 @click.command(
@@ -17,7 +24,14 @@ from driftkit.registry import names
     "Learning is prequential: a record's cal_output_tokens uses only what had finished before it arrived. "
     "Runs are learned one after the other, the next with what the last has taught; to compare runs of the "
     "same requests, calibrate each in a call of its own.\n\n"
-    "Estimates made with --tokenizer whitespace are compared with actual_output_words."
+    "Estimates made with --tokenizer whitespace are compared with actual_output_words.\n\n"
+    "With --fit engine nothing is learned of estimates: the simulator's constants are fitted to completions of "
+    "a real run, and the profile is written that --profile of run and schedule reads. The requests are replayed "
+    "as they were offered, with their lengths, on the simulator that the options describe; its "
+    "memory_efficiency, compute_efficiency, step_overhead_s, sequence_overhead_s and frontend_s are moved "
+    "until each request's end-to-end latency, TTFT and TPOT come closest. Of the first half by arrival at most "
+    "1,000 completions are fitted; the second is held out, and the errors of both are shown. Completions "
+    "without first_token_s are fitted by their end-to-end latency alone."
 )
 @click.option(
     "--method",
@@ -32,6 +46,13 @@ from driftkit.registry import names
 )
 @click.option("--sort", "sort_input", is_flag=True, help="Read all, then take the completions in order.")
 @click.option("--live", is_flag=True, help="Take records as they come, whatever their instants say.")
+@click.option(
+    "--fit",
+    "fitting",
+    type=click.Choice(["engine"]),
+    help="Fit the simulator's constants to completions of a real run, and write a profile.",
+)
+@simulator_options
 @output_options
 @filter_options
 def command(
@@ -40,12 +61,14 @@ def command(
     state: str | None,
     sort_input: bool,
     live: bool,
+    fitting: str | None,
     on_error: str,
     rejects: str | None,
     unbuffered: bool,
     redact_prompt: bool,
+    **simulator: Any,
 ) -> int:
-    """Learn from completions how wrong the estimates are.
+    """Learn from completions how wrong the estimates are, or (--fit) how fast the engine is.
 
     Adds cal_output_tokens and cal_bias_ratio to every completion: the estimate as it would have been with
     what was known at its arrival. With --state the result is kept for estimate; a run learned once is not
@@ -58,6 +81,16 @@ def command(
     from driftkit.records.schema import Record
 
     outcome = Outcome("calibrate")
+    if fitting is not None:
+        for option in ("method", "state", "sort_input", "live", "unbuffered", "redact_prompt"):
+            if given(option):
+                raise click.UsageError(
+                    f"{_option(option)}: nothing to do with --fit", click.get_current_context()
+                )
+        return _fit_engine(outcome, setup_of(simulator), files, on_error, rejects)
+    for option in simulator:
+        if given(option):
+            raise click.UsageError(f"{_option(option)} goes with --fit engine", click.get_current_context())
     writer = Writer(stdout(), unbuffered=unbuffered or live, redact=redact_prompt)
 
     def checked(record: Record) -> Record:
@@ -92,3 +125,96 @@ def command(
                 "come from one who knew the answers"
             )
     return outcome.status
+
+
+def _option(parameter: str) -> str:
+    """The option of a parameter's name, as it is written."""
+    params = {param.name: param for param in click.get_current_context().command.params}
+    return params[parameter].opts[-1]
+
+
+def _fit_engine(
+    outcome: Outcome, start: Setup, files: tuple[str, ...], on_error: str, rejects: str | None
+) -> int:
+    from driftkit.engines.sim import fit as fitting
+    from driftkit.errors import DriftkitError, FieldError, UsageError
+    from driftkit.policies.base import Policy, parse
+    from driftkit.records.schema import Record, checker
+    from driftkit.records.unique import UniqueIds
+
+    if start.step_time_scale != 1:
+        raise UsageError("--step-time-scale: --fit engine is to find that out")
+    unique = UniqueIds()
+    policies: dict[str, Policy] = {}
+    failed = 0
+
+    def read(record: Record) -> Observed | None:
+        nonlocal failed
+        one = fitting.observed(record)
+        name = record.get("policy") or "fifo"
+        if name not in policies:
+            if policies:
+                problem = f"the input mixes {next(iter(policies))} and {name}: one run has one policy"
+                raise FieldError("policy", problem)
+            try:
+                policies[name] = parse(name)
+            except UsageError as error:
+                raise FieldError("policy", error.message, hint=error.hint) from None
+        if not policies[name].static:
+            checker(policies[name].reads)(record)
+        unique.add(record["id"])
+        failed += one is None
+        return one
+
+    with reading(outcome, files, on_error, rejects) as reader:
+        found = [one for one in reader.records("completion", read, lambda record: None) if one is not None]
+    if failed:
+        outcome.warn(f"{failed} completions that did not end well are left out")
+    if not found:
+        hint = "a log of one's own becomes completions with gen --map" if not failed else None
+        raise DriftkitError("no completions that ended well: nothing to fit", hint=hint)
+    run = fitting.run_of(found, next(iter(policies.values())))
+    before = run.replayed(start)
+    fit = fitting.fit(run, start)
+    after = run.replayed(fit.setup)
+    halves = [
+        (what, fitting.errors(*(side.part(these) for side in (run.latencies, before, after))))
+        for what, these in (("fitted", slice(fit.fitted)), ("held out", slice(fit.judged, None)))
+    ]
+    lines = [*_provenance(run, start, fit), "", *_table(halves)]
+    for line in lines:
+        click.echo(line, err=True)
+    for name in fit.at_bounds:
+        value = getattr(fit.setup.gpu, name)
+        outcome.warn(f"{name} went to its bound, {value:g}: the engine is not what the profile says it is")
+    stdout().write(fitting.written(fit.setup.gpu, fit.setup.served_model, lines).encode())
+    stdout().flush()
+    return outcome.status
+
+
+def _table(halves: list[tuple[str, list[Error]]]) -> list[str]:
+    """The errors for people, on standard error and in the profile's comments."""
+    lines = [f"{'':<9} {'seconds':<11} {'measured':>10} {'before':>10} {'after':>10} {'error %':>8}"]
+    for what, errors in halves:
+        for one in errors:
+            cells = f"{one.measured_s:>10.4g} {one.before_s:>10.4g} {one.after_s:>10.4g} {one.percent:>+8.2f}"
+            lines.append(f"{what:<9} {one.metric:<6} {one.statistic:<4} {cells}")
+    return lines
+
+
+def _provenance(run: Run, start: Setup, fit: Fit) -> list[str]:
+    """What a profile was fitted from: the same run, the same text."""
+    from driftkit import __version__
+    from driftkit.engines.sim.fit import FITTED
+    from driftkit.errors import printable
+
+    first = run.completions[0].record
+    of = printable(str(first.get("run_id") or "a run without run_id"))
+    when = f", started {printable(str(first['run_started_at']))}" if first.get("run_started_at") else ""
+    moved = ", ".join(f"{name} {getattr(start.gpu, name):g}" for name in FITTED)
+    return [
+        f"Fitted by driftkit {__version__} to {of}{when}:",
+        f"the first {fit.fitted} of {len(run.completions)} completions; held out: from {fit.judged + 1} on.",
+        f"Before, {start.gpu.name} with {start.served_model.name}: {moved}.",
+        f"After: {', '.join(f'{name} {getattr(fit.setup.gpu, name):g}' for name in FITTED)}.",
+    ]

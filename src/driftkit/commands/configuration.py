@@ -26,6 +26,12 @@ def on_command_line(name: str) -> bool:
     return click.get_current_context().get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE
 
 
+def given(name: str) -> bool:
+    """Whether the option, by its parameter's name, has another value than its default."""
+    default = (None, click.core.ParameterSource.DEFAULT)
+    return click.get_current_context().get_parameter_source(name) not in default
+
+
 def configure(ctx: click.Context, param: click.Parameter, path: str | None) -> None:
     """Callback of --config: check the environment's names, take the file's values as defaults."""
     options = {

@@ -8,8 +8,8 @@ from typing import NamedTuple
 
 from driftkit.engines.sim.profile import Gpu, Model
 
-#: Attention's arithmetic, of what matrices reach. A property of the kernel, shared by all cards: whole prompts
-#: of 2,048 tokens on long contexts reach 0.73 of the peak on an RTX 4090 and 0.58 on an RTX PRO 6000, where
+#: Attention's arithmetic, of what matrices reach. A property of the kernel, shared by all cards: prompts of
+#: 2,048 tokens on long contexts reach 0.73 of the peak on an RTX 4090 and 0.58 on an RTX PRO 6000, where
 #: matrices reach 0.96 and 0.70 (LLMServingSim's published kernel times, profiler/perf/*/meta-llama).
 ATTENTION_SHARE = 0.8
 

@@ -1,0 +1,179 @@
+"""`calibrate --fit engine`: constants known by construction are found again, and bad runs are said."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from cli import ok, records, run, said
+from driftkit.engines.sim import fit as fitting
+from driftkit.engines.sim import profile
+from driftkit.engines.sim.profile import load_gpu, load_model
+from driftkit.engines.sim.simulation import Setup
+from driftkit.policies.base import parse
+
+REQUESTS = [
+    {
+        "id": f"r{n}",
+        "arrival_s": 0.35 * n + 0.1 * (n * n % 7),
+        "prompt_tokens": 20 + 397 * (n * 7 % 11),
+        "max_tokens": 400,
+        "trace_output_tokens": 2 + 13 * (n * 5 % 17),
+    }
+    for n in range(90)
+]
+DATA = b"".join(json.dumps(record).encode() + b"\n" for record in REQUESTS)
+
+
+def run_on(setup: Setup) -> fitting.Run:
+    """What the simulator does with those constants, as if it were a real engine."""
+    asked = [fitting.Observed(record, record["trace_output_tokens"], 0, 0) for record in REQUESTS]
+    latencies = fitting.run_of(asked, parse("fifo")).replayed(setup)
+    ordered = sorted(asked, key=lambda one: one.record["arrival_s"])
+    return fitting.run_of(
+        (
+            one._replace(ttft_s=float(ttft), e2e_s=float(e2e))
+            for one, ttft, e2e in zip(ordered, latencies.ttft_s, latencies.e2e_s, strict=True)
+        ),
+        parse("fifo"),
+    )
+
+
+@settings(max_examples=6, deadline=None)
+@given(
+    st.floats(0.5, 0.95), st.floats(0.25, 0.8), st.floats(1e-3, 8e-3), st.floats(0, 2e-4), st.floats(0, 0.05)
+)
+def test_constants_known_by_construction_are_found_again(
+    memory: float, compute: float, overhead: float, sequence: float, frontend: float
+) -> None:
+    start = Setup(load_gpu("l4"), load_model("llama-3.1-8b"), max_model_len=8192)
+    gpu = replace(
+        start.gpu,
+        memory_efficiency=memory,
+        compute_efficiency=compute,
+        step_overhead_s=overhead,
+        sequence_overhead_s=sequence,
+        frontend_s=frontend,
+    )
+    real = run_on(replace(start, gpu=gpu))
+    found = fitting.fit(real, start)
+    held_out = slice(found.judged, None)
+    sides = (real.latencies, real.replayed(start), real.replayed(found.setup))
+    for error in fitting.errors(*(side.part(held_out) for side in sides)):
+        assert abs(error.percent) < 3, error
+    assert abs(found.setup.gpu.compute_efficiency / compute - 1) < 0.05
+    # what every step costs is weights to read and overhead: only their sum shows
+    model = start.served_model
+
+    def a_step(these: profile.Gpu) -> float:
+        reading = model.step_parameters * model.bytes_per_value / these.bandwidth_bytes_per_s
+        return reading / these.memory_efficiency + these.step_overhead_s
+
+    assert abs(a_step(found.setup.gpu) / a_step(gpu) - 1) < 0.03
+    assert abs(found.setup.gpu.frontend_s - frontend) < 0.01
+
+
+def test_the_profile_of_a_run_replays_it(tmp_path: Path) -> None:
+    engine = ["--gpu", "rtx4090", "--served-model", "qwen2.5-7b"]
+    measured = ok(["run", *engine], DATA)
+    start = ["--gpu", "a10g", "--served-model", "qwen2.5-7b"]
+    result = run(["calibrate", "--fit", "engine", *start], measured)
+    assert result.returncode == 0
+    assert result.stdout == run(["calibrate", "--fit", "engine", *start], measured).stdout
+    table = [line.split() for line in result.stderr.decode().splitlines() if " e2e_s  mean " in line]
+    (fitted, held_out) = table
+    assert fitted[0] == "fitted"
+    assert held_out[:2] == ["held", "out"]
+    before, after, percent = map(float, held_out[-3:])
+    was = float(held_out[-4])
+    assert abs(after / was - 1) < abs(before / was - 1) / 4
+    assert percent == pytest.approx(100 * (after / was - 1), abs=0.1)
+    path = tmp_path / "mine.toml"
+    path.write_bytes(result.stdout)
+    assert result.stdout.startswith(b"# Fitted by driftkit ")
+    replayed = records(ok(["run", "--profile", path], DATA))
+    mean = sum(record["e2e_s"] for record in replayed) / len(replayed)
+    real = records(measured)
+    assert abs(mean / (sum(record["e2e_s"] for record in real) / len(real)) - 1) < 0.03
+    ok(["schedule", "--policy", "fifo", "--profile", path], ok(["estimate"], DATA))
+
+
+def test_completions_without_first_tokens_are_fitted_by_their_end() -> None:
+    measured = records(ok(["run", "--gpu", "a10g"], DATA))
+    bare = b"".join(
+        json.dumps(
+            {k: r[k] for k in ("id", "kind", "arrival_s", "prompt_tokens", "finished_s", "max_tokens")}
+            | {"trace_output_tokens": r["actual_output_tokens"]}
+        ).encode()
+        + b"\n"
+        for r in measured
+    )
+    result = run(["calibrate", "--fit", "engine", "--gpu", "rtx4090"], bare)
+    assert result.returncode == 0
+    lines = result.stderr.decode().splitlines()
+    assert not any("ttft_s" in line for line in lines)
+    (error,) = [float(line.split()[-1]) for line in lines if line.startswith("held out  e2e_s  mean")]
+    assert abs(error) < 5
+
+
+COMPLETION = {"id": "a", "kind": "completion", "arrival_s": 0, "prompt_tokens": 5, "actual_output_tokens": 3}
+ENDED = COMPLETION | {"first_token_s": 1, "finished_s": 2}
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"finished_s": None}, "finished_s: expected a number >= 0, got nothing"),
+        ({"finished_s": 0}, "finished_s: expected a number > 0, when it was due, got 0"),
+        ({"first_token_s": 3}, "first_token_s: expected a number from 0 (due) to 2 (finished), got 3"),
+        ({"prompt_tokens": None}, "prompt_tokens: expected an integer >= 1, got nothing"),
+        ({"actual_output_tokens": None}, "actual_output_tokens: expected an integer >= 1, got nothing"),
+        ({"arrival_s": None}, "offered_s: expected a number >= 0, got nothing"),
+        ({"policy": "best"}, "policy: "),
+    ],
+)
+def test_a_completion_that_cannot_be_fitted_says_why(changes: dict[str, object], says: str) -> None:
+    line, *_ = said(run(["calibrate", "--fit", "engine"], json.dumps(ENDED | changes).encode()), 1)
+    assert line.startswith(f"driftkit calibrate: <stdin>:1: {says}")
+
+
+def test_runs_that_there_is_nothing_to_fit_in() -> None:
+    one = json.dumps(ENDED).encode()
+    (line,) = said(run(["calibrate", "--fit", "engine"], one), 1)
+    assert line == "driftkit calibrate: 1 completions that ended well: a fit needs at least 20"
+    failed = json.dumps(ENDED | {"status": "error"}).encode()
+    left_out, line = said(run(["calibrate", "--fit", "engine"], failed), 1)
+    assert left_out == "driftkit calibrate: 1 completions that did not end well are left out"
+    assert line == "driftkit calibrate: no completions that ended well: nothing to fit"
+    line, _ = said(run(["calibrate", "--fit", "engine"]), 1)
+    assert line == "driftkit calibrate: no completions that ended well: nothing to fit"
+
+
+def test_a_server_with_other_limits_than_the_replay(tmp_path: Path) -> None:
+    measured = ok(["run"], DATA)
+    line, hint = said(run(["calibrate", "--fit", "engine", "--max-model-len", "300"], measured), 1)
+    assert "ended well in the run, not in its replay" in line
+    assert "--max-model-len" in hint
+
+
+@pytest.mark.parametrize(
+    ("args", "says"),
+    [
+        (["--fit", "engine", "--method", "ema"], "--method: nothing to do with --fit"),
+        (["--fit", "engine", "--live"], "--live: nothing to do with --fit"),
+        (
+            ["--fit", "engine", "--step-time-scale", "2"],
+            "--step-time-scale: --fit engine is to find that out",
+        ),
+        (["--gpu", "l4"], "--gpu goes with --fit engine"),
+        (["--no-such"], "No such option"),
+    ],
+)
+def test_calls_that_cannot_be(args: list[str], says: str) -> None:
+    line, *_ = said(run(["calibrate", *args], DATA), 2)
+    assert says in line
