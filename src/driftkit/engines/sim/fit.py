@@ -201,17 +201,17 @@ def errors(measured: Latencies, before: Latencies, after: Latencies) -> list[Err
 def fit(run: Run, start: Setup, progress: Callable[[int], None] = lambda replays: None) -> Fit:
     """Fit FITTED, from the constants of `start`, to the first half of `run`, at most MOST_FITTED of it.
 
-    Minimises per request the logarithm of replayed over observed end-to-end latency, TTFT and TPOT, robustly
-    (soft L1) and in the logarithm of the constants, each within its bounds. Latencies shorter than a
-    step are a matter of luck: the median TPOT is added to both sides. A constant of which the run says
-    nothing stays where it was: PRIOR.
+    Minimises per request the logarithm of replayed over observed end-to-end latency, TTFT and TPOT, the mean
+    of each added to both sides (a short wait, less than a step or two, is a matter of luck), robustly (soft
+    L1) and in the logarithm of the constants, each within its bounds. A constant of which the run says nothing
+    stays where it was: PRIOR.
     """
     half = len(run.completions) // 2
     fitted = min(half, MOST_FITTED)
     replay = Run(run.completions[: 2 * fitted], run.policy)
     part = slice(fitted)
     real = replay.latencies.part(part)
-    grain = _grain(real)
+    typical = [float(np.nanmean(values)) if np.isfinite(values).any() else 1.0 for values in real]
     names = list(FITTED)
     first = np.log([_start(start.gpu, name) for name in names])
     low, high = (np.log([_bounds(name)[end] for name in names]) for end in (0, 1))
@@ -224,8 +224,8 @@ def fit(run: Run, start: Setup, progress: Callable[[int], None] = lambda replays
         progress(replays)
         ours = replay.replayed(_with(start, names, constants)).part(part)
         apart = [
-            np.log((now + grain) / (was + grain)) if metric != "tpot_s" else np.log(now / was)
-            for metric, now, was in zip(Latencies._fields, ours, real, strict=True)
+            np.log((now + usual) / (was + usual))
+            for now, was, usual in zip(ours, real, typical, strict=True)
         ]
         flat = np.concatenate([values[np.isfinite(values)] for values in apart])
         # as many prior residuals as constants, weighed as a share of the whole
@@ -288,12 +288,6 @@ def _start(gpu: Gpu, name: str) -> float:
 def _bounds(name: str) -> tuple[float, float]:
     least, most = GPU_NUMBERS[name]
     return max(least, FITTED[name] / 10), most
-
-
-def _grain(real: Latencies) -> float:
-    """What a step takes, about: the median TPOT; without first tokens, a tenth of the median latency."""
-    tpot = real.tpot_s[np.isfinite(real.tpot_s)]
-    return float(np.median(tpot)) if len(tpot) else 0.1 * float(np.median(real.e2e_s))
 
 
 def _with(setup: Setup, names: list[str], logarithms: NDArray[np.float64]) -> Setup:
