@@ -86,3 +86,11 @@ def test_the_example_of_three_tenants_compares_policies(tmp_path: Path) -> None:
     for policy in ("fifo", "priority", "sjf", "oracle-sjf"):
         for tier in ("interactive", "background"):
             assert re.search(rf"(?m)^  {policy} +{tier} +e2e_s +\d+ ", printed)
+
+
+def test_the_fit_example_brings_a_real_run_within_a_few_percent(tmp_path: Path) -> None:
+    printed = shell(f"{ROOT}/examples/fit.sh", tmp_path)
+    (fitted,) = [
+        line.split() for line in printed.splitlines() if line.split()[:3] == ["fitted", "e2e_s", "mean"]
+    ]
+    assert abs(float(fitted[5])) < 3  # change against measured, %; before the fit 44

@@ -173,7 +173,7 @@ def test_matrices_are_never_faster_than_either_bound_and_end_at_it() -> None:
         (256, 256, 24.8e-3),
         (2048, 0, 0.173),
     ):
-        assert abs(step.decode(tokens, heads)[0] / measured - 1) < 0.18
+        assert abs(step.decode(tokens, heads)[0] / measured - 1) < 0.21
 
 
 def test_only_tokens_whose_successor_is_drawn_go_through_the_head() -> None:

@@ -25,13 +25,13 @@ if TYPE_CHECKING:
     "Runs are learned one after the other, the next with what the last has taught; to compare runs of the "
     "same requests, calibrate each in a call of its own.\n\n"
     "Estimates made with --tokenizer whitespace are compared with actual_output_words.\n\n"
-    "With --fit engine nothing is learned of estimates: the simulator's constants are fitted to completions of "
-    "a real run, and the profile is written that --profile of run and schedule reads. The requests are replayed "
-    "as they were offered, with their lengths, on the simulator that the options describe; its "
+    "With --fit engine nothing is learned of estimates: the simulator's constants are fitted to completions "
+    "of a real run, and the profile is written that --profile of run and schedule reads. The requests are "
+    "replayed as they were offered, with their lengths, on the simulator that the options describe; its "
     "memory_efficiency, compute_efficiency, step_overhead_s, sequence_overhead_s and frontend_s are moved "
-    "until each request's end-to-end latency, TTFT and TPOT come closest. Of the first half by arrival at most "
-    "1,000 completions are fitted; the second is held out, and the errors of both are shown. Completions "
-    "without first_token_s are fitted by their end-to-end latency alone."
+    "until each request's end-to-end latency, TTFT and TPOT come closest. Of the first half by arrival at "
+    "most 1,000 completions are fitted; the second is held out, and the errors of both are shown. "
+    "Completions without first_token_s are fitted by their end-to-end latency alone."
 )
 @click.option(
     "--method",

@@ -203,8 +203,8 @@ def fit(run: Run, start: Setup, progress: Callable[[int], None] = lambda replays
 
     Minimises per request the logarithm of replayed over observed end-to-end latency, TTFT and TPOT, the mean
     of each added to both sides (a short wait, less than a step or two, is a matter of luck), robustly (soft
-    L1) and in the logarithm of the constants, each within its bounds. A constant of which the run says nothing
-    stays where it was: PRIOR.
+    L1) and in the logarithm of the constants, each within its bounds. A constant of which the run says
+    nothing stays where it was: PRIOR.
     """
     half = len(run.completions) // 2
     fitted = min(half, MOST_FITTED)
@@ -224,8 +224,7 @@ def fit(run: Run, start: Setup, progress: Callable[[int], None] = lambda replays
         progress(replays)
         ours = replay.replayed(_with(start, names, constants)).part(part)
         apart = [
-            np.log((now + usual) / (was + usual))
-            for now, was, usual in zip(ours, real, typical, strict=True)
+            np.log((now + usual) / (was + usual)) for now, was, usual in zip(ours, real, typical, strict=True)
         ]
         flat = np.concatenate([values[np.isfinite(values)] for values in apart])
         # as many prior residuals as constants, weighed as a share of the whole
