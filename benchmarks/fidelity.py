@@ -9,9 +9,9 @@ which prompts begin alike; for `vtc/FCFS_real.jsonl` of the VTC paper (GitHub: Y
 except one of the last, in examples.
 
 What a log's server was started with, limits and KV blocks, is taken from its meta file. `data sheet` is the
-packaged profile, fitted to none of these logs. `first half` is what `driftkit calibrate --fit engine` does: fitted
-to the first half by arrival. `other log` takes what the other card's first half has taught: the ratios by which
-its efficiencies moved, and its overheads. `held out` are the errors in the second half alone.
+packaged profile, fitted to none of these logs. `first half` is what `driftkit calibrate --fit engine` does:
+fitted to the first half by arrival. `other log` takes what the other card's first half has taught: the ratios
+by which its efficiencies moved, and its overheads. `held out` are the errors in the second half alone.
 
 A log of LLMServingSim has two clocks: arrival by the wall, the rest by the server's monotonic clock. The
 smallest difference between being queued and arriving is taken as the offset between them, so latencies
@@ -127,12 +127,8 @@ def servingsim_log(path: Path) -> Log:
             names = begins[int(row["request_id"].removeprefix("bench-"))]
             record |= {"prefix_hashes": names, "prefix_block_tokens": 16}
         records.append(record)
-    blocks = setup.num_gpu_blocks
-    held = (
-        f"{blocks} KV blocks as logged"
-        if blocks
-        else f"{setup.limits().num_gpu_blocks} KV blocks by the profile"
-    )
+    says = "as logged" if setup.num_gpu_blocks else "by the profile"
+    held = f"{setup.limits().num_gpu_blocks} KV blocks {says}"
     title = f"{path.name}: vLLM {meta['vllm_version']}, {len(rows)} requests, {held}"
     return Log(title, run_of(records), setup)
 
@@ -182,9 +178,7 @@ def cpu_log(path: Path) -> Log:
         for row in rows
     ]
     setup = Setup(gpu, model, num_gpu_blocks=100, block_size=32)
-    title = (
-        f"{path.name}: vLLM 0.32 on two CPU cores, {len(rows)} requests; examples/cpu.toml is no data sheet"
-    )
+    title = f"{path.name}: vLLM 0.32 on two CPU cores, {len(rows)} requests; its sheet: examples/cpu.toml"
     return Log(title, run_of(records), setup)
 
 
@@ -317,11 +311,10 @@ def main() -> None:
         folder = Path(sys.argv[1])
         vllm = [servingsim_log(path) for path in sorted(folder.glob("vllm/*_requests.jsonl*"))]
         vtc = [vtc_log(path) for path in folder.glob("vtc/FCFS_real.jsonl*")]
-        cpu = [
-            cpu_log(folder / f"vllm_cpu_steps/{name}.requests.jsonl.gz")
-            for name in ("C1", "A1", "B1", "D1")
-            if (folder / f"vllm_cpu_steps/{name}.requests.jsonl.gz").exists()
+        recordings = [
+            folder / f"vllm_cpu_steps/{name}.requests.jsonl.gz" for name in ("C1", "A1", "B1", "D1")
         ]
+        cpu = [cpu_log(path) for path in recordings if path.exists()]
         if not vllm + vtc + cpu:
             raise SystemExit(f"{folder}: no logs there")
         compare(vllm)

@@ -124,7 +124,8 @@ _driftkit() {
             return
             ;;
         schedule:--served-model | \
-            run:--served-model)
+            run:--served-model | \
+            calibrate:--served-model)
             _driftkit_words 'llama-2-7b llama-3.1-8b opt-350m qwen1.5-1.8b qwen2.5-7b'
             _driftkit_paths -f
             return
@@ -155,6 +156,10 @@ _driftkit() {
             ;;
         *:--method)
             _driftkit_words 'ratio ema'
+            return
+            ;;
+        *:--fit)
+            _driftkit_words 'engine'
             return
             ;;
         *:--format)
@@ -202,7 +207,7 @@ _driftkit() {
             ;;
         calibrate)
             if [[ $cur == -* ]]; then
-                _driftkit_words '--method --state --sort --live --unbuffered --redact-prompt --on-error --rejects --config --manifest --debug -h --help'
+                _driftkit_words '--method --state --sort --live --fit --gpu --served-model --profile --batching --batch-size --batch-wait --dispatch --max-concurrency --max-num-batched-tokens --max-num-seqs --num-gpu-blocks --gpu-memory-utilization --block-size --max-model-len --long-prefill-token-threshold --enable-prefix-caching --no-enable-prefix-caching --scheduler-reserve-full-isl --no-scheduler-reserve-full-isl --watermark --async-scheduling --no-async-scheduling --step-time-scale --unbuffered --redact-prompt --on-error --rejects --config --manifest --debug -h --help'
             else
                 _driftkit_paths -f
             fi
