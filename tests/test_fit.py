@@ -68,14 +68,15 @@ def test_constants_known_by_construction_are_found_again(
     for error in fitting.errors(*(side.part(held_out) for side in sides)):
         assert abs(error.percent) < 3, error
     assert abs(found.setup.gpu.compute_efficiency / compute - 1) < 0.05
-    # what every step costs is weights to read and overhead: only their sum shows
+    # what every step costs is weights to read and overhead: only their sum shows, and that less than latency,
+    # since requests that come alone cost as much as what they bring to a step
     model = start.served_model
 
     def a_step(these: profile.Gpu) -> float:
         reading = model.step_parameters * model.bytes_per_value / these.bandwidth_bytes_per_s
         return reading / these.memory_efficiency + these.step_overhead_s
 
-    assert abs(a_step(found.setup.gpu) / a_step(gpu) - 1) < 0.03
+    assert abs(a_step(found.setup.gpu) / a_step(gpu) - 1) < 0.06
 
 
 def test_the_profile_of_a_run_replays_it(tmp_path: Path) -> None:
