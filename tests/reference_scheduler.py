@@ -202,7 +202,7 @@ class Reference:
         return next(request for request in self.running if (request.priority, request.arrival) == worst)
 
     def _preempt(self, victim: Request, step: Step) -> None:
-        """Rules 7 and 9. Blocks that this step would have filled keep the hash they got (rule 19)."""
+        """Rules 7 and 9. Blocks that this step would have filled keep the hash they got, as in vLLM."""
         step.budget += step.scheduled.pop(victim, 0)
         step.preempted.append(victim)
         self.running.remove(victim)

@@ -18,7 +18,7 @@ import random
 import tempfile
 from collections import deque
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -77,18 +77,20 @@ class Run:
     ties: float = 0.0  # share that arrives at the instant of the one before
 
 
+# decodes and chunks of prompts side by side, often undone
+CROWDED = Run(
+    policy="priority",
+    num_gpu_blocks=30,
+    max_num_batched_tokens=40,
+    max_num_seqs=10,
+    long_prefill_token_threshold=16,
+    scheduler_reserve_full_isl=False,
+    mean_gap=8.0,
+)
 RUNS = {
     "async_fcfs": Run(seed=2, max_num_seqs=6, max_model_len=200, num_gpu_blocks=30, eos=0.3),
-    "async_priority": Run(
-        seed=14,
-        policy="priority",
-        num_gpu_blocks=30,
-        max_num_batched_tokens=40,
-        max_num_seqs=10,
-        long_prefill_token_threshold=16,
-        scheduler_reserve_full_isl=False,
-        mean_gap=8.0,
-    ),
+    "async_priority": replace(CROWDED, seed=14),
+    "async_undone": replace(CROWDED, seed=95, block_size=8, num_gpu_blocks=55),
     "async_shared": Run(seed=6, groups=4, eos=0.2, long_prefill_token_threshold=24, mean_gap=6.0),
     "async_watermark": Run(
         seed=11, watermark=0.4, num_gpu_blocks=30, prompt=300, output=250, requests=14, groups=4, eos=0.3
