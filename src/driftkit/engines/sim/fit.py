@@ -204,7 +204,8 @@ def fit(run: Run, start: Setup, progress: Callable[[int], None] = lambda replays
     Minimises per request the logarithm of replayed over observed end-to-end latency, TTFT and TPOT, the mean
     of each added to both sides (a short wait, less than a step or two, is a matter of luck), robustly (soft
     L1) and in the logarithm of the constants, each within its bounds. A constant of which the run says
-    nothing stays where it was: PRIOR.
+    nothing stays where it was (PRIOR): the front end where queues are long, what a request costs where
+    as many always share a step. So the constants are good for what they say together, not one by one.
     """
     half = len(run.completions) // 2
     fitted = min(half, MOST_FITTED)
