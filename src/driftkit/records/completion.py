@@ -107,6 +107,8 @@ def outcome(job: Job) -> Record:
         if job.cached_tokens is not None:
             record["cached_tokens"] = job.cached_tokens
     record["e2e_s"] = finished - offered
+    if job.energy_j is not None:
+        record["energy_j"] = job.energy_j
     if job.batch_id is not None:
         record["batch_id"] = job.batch_id
         record["batch_requests"] = job.batch_requests
