@@ -122,6 +122,13 @@ _OPTIONS = (
         help="Plan a step while the one before it runs, as vLLM does on a GPU.  [default: the profile's]",
     ),
     click.option(
+        "--power-cap",
+        type=click.FloatRange(0, min_open=True),
+        metavar="WATTS",
+        help="Lock the GPU's clock where it draws so much at most: arithmetic slows, memory does not.  "
+        "[default: the profile's peak_watts]",
+    ),
+    click.option(
         "--step-time-scale",
         type=click.FloatRange(0, min_open=True),
         default=1.0,
@@ -141,9 +148,12 @@ def setup_of(options: dict[str, Any]) -> Setup:
     """The Setup that the simulator's options describe; they are taken out of `options`."""
     from dataclasses import fields
 
+    from driftkit.engines.sim.power import capped
     from driftkit.engines.sim.simulation import Setup
 
     gpu, model = _profile(options.pop("profile"), options.pop("gpu"), options.pop("served_model"))
+    if (watts := options.pop("power_cap")) is not None:
+        gpu = capped(gpu, watts)
     others = {field.name for field in fields(Setup)} - {"gpu", "served_model"}
     return Setup(gpu, model, **{name: options.pop(name) for name in others})
 

@@ -103,9 +103,9 @@ class Simulator:
                 start = in_flight[-1] if in_flight else self.now
                 end = start + seconds
                 if self._on_step is not None:
-                    prompts = scheduler.prompt_tokens
+                    prefills = scheduler.prefill_tokens
                     watts = joules / seconds if seconds else 0.0
-                    self._tell(start, end, prompts, load.tokens - prompts, watts)
+                    self._tell(start, end, prefills, load.tokens - prefills, watts)
                 for sequence in scheduler.prefilled:
                     if sequence.job.first_token_s is None:
                         sequence.job.first_token_s = end
@@ -152,7 +152,7 @@ class Simulator:
             self._stretch = None
         return finished
 
-    def _tell(self, start: float, end: float, prompts: int, decodes: int, watts: float) -> None:
+    def _tell(self, start: float, end: float, prefills: int, decodes: int, watts: float) -> None:
         """Of the step planned last, before anybody leaves."""
         assert self._on_step is not None
         scheduler, usable = self._scheduler, self._limits.num_gpu_blocks - 1
@@ -162,9 +162,9 @@ class Simulator:
             StepTaken(
                 start_s=start,
                 end_s=end,
-                running=len(scheduler.running),
-                waiting=len(scheduler.queue),
-                prompt_tokens=prompts,
+                running_requests=len(scheduler.running),
+                waiting_requests=len(scheduler.queue),
+                prefill_tokens=prefills,
                 decode_tokens=decodes,
                 kv_blocks=used,
                 kv_ratio=used / usable,

@@ -215,7 +215,7 @@ class Scheduler:
             sequence.joules -= joules
 
     @property
-    def prompt_tokens(self) -> int:
+    def prefill_tokens(self) -> int:
         """Of the step planned last: what it computes of prompts, and of what the preempted had computed."""
         single = self._single
         return sum(

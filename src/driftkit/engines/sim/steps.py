@@ -8,15 +8,15 @@ from typing import NamedTuple
 class StepTaken(NamedTuple):
     """Seconds on the run's clock; counts as they are once the step is planned, before anybody leaves.
 
-    `prompt_tokens` are computed for prompts, and again for whoever was preempted; `decode_tokens` one by one.
+    `prefill_tokens` are computed for prompts, and anew for whoever was preempted, `decode_tokens` one by one.
     `preemptions` are those since the step before. `power_w` is None where nobody knows.
     """
 
     start_s: float
     end_s: float
-    running: int
-    waiting: int
-    prompt_tokens: int
+    running_requests: int
+    waiting_requests: int
+    prefill_tokens: int
     decode_tokens: int
     kv_blocks: int
     kv_ratio: float
