@@ -34,7 +34,10 @@ LOWEST_CLOCK = 0.3
 
 @dataclass(frozen=True, slots=True)
 class StepPower:
-    """Joules of a step. Watts at no utilisation and what full utilisation adds; seconds as in StepTime."""
+    """Joules of a step: watts at no utilisation, what full utilisation adds, and seconds as in StepTime.
+
+    `kv_busy_s` is what a KV token that is read for a single token keeps the card busy for.
+    """
 
     idle_watts: float
     dynamic_watts: float
@@ -42,6 +45,7 @@ class StepPower:
     token_s: float
     kv_token_s: float
     pair_s: float
+    kv_busy_s: float
 
     @classmethod
     def of(cls, gpu: Gpu, step_time: StepTime) -> StepPower:
@@ -52,27 +56,29 @@ class StepPower:
             token_s=step_time.token_s,
             kv_token_s=step_time.kv_token_s,
             pair_s=step_time.pair_s,
+            kv_busy_s=busy_s(step_time.pair_s, step_time.kv_token_s),
         )
 
     def joules(self, load: Load, seconds: float) -> float:
         """Of a step that takes `seconds`."""
         tokens, _, decode_kv, prefill_kv, prefill_pairs = load
-        busy = busy_s(self.token_s * tokens, self.weights_s)
-        busy += busy_s(self.pair_s, self.kv_token_s) * decode_kv
+        busy = busy_s(self.token_s * tokens, self.weights_s) + self.kv_busy_s * decode_kv
         if prefill_pairs:
             busy += busy_s(self.pair_s * prefill_pairs, self.kv_token_s * prefill_kv)
         return self.idle_watts * seconds + self.dynamic_watts * busy
 
     def decode(self, tokens: int, fixed_s: float, per_kv_s: float) -> tuple[float, float]:
         """(joules, joules per KV token read) of a step in which nobody prefills; of its seconds likewise."""
-        fixed = self.dynamic_watts * busy_s(self.token_s * tokens, self.weights_s)
-        per_kv = self.dynamic_watts * busy_s(self.pair_s, self.kv_token_s)
-        return self.idle_watts * fixed_s + fixed, self.idle_watts * per_kv_s + per_kv
+        idle, dynamic = self.idle_watts, self.dynamic_watts
+        busy = busy_s(self.token_s * tokens, self.weights_s)
+        return idle * fixed_s + dynamic * busy, idle * per_kv_s + dynamic * self.kv_busy_s
 
 
 def busy_s(arithmetic_s: float, memory_s: float) -> float:
     """Seconds at full utilisation that draw as much as a kernel does, whose arithmetic and memory overlap."""
-    return min(max(arithmetic_s, memory_s), arithmetic_s + MEMORY_SHARE * memory_s)
+    longer = arithmetic_s if arithmetic_s > memory_s else memory_s
+    both = arithmetic_s + MEMORY_SHARE * memory_s
+    return both if both < longer else longer
 
 
 def capped(gpu: Gpu, watts: float) -> Gpu:

@@ -208,9 +208,8 @@ class Scheduler:
         self.member_joules += joules
         running = self.running
         for admitted, n in self._grants.items():
-            running[admitted].joules += n * joules
-        for sequence in self.prefilled:  # a member by now
-            sequence.joules -= joules
+            sequence = running[admitted]
+            sequence.joules += joules * (n - 1 if sequence.state == DECODING else n)  # a member by now
         for sequence in self._left_out:
             sequence.joules -= joules
 
