@@ -11,8 +11,8 @@ from driftkit.reporting.groups import groups
 from driftkit.reporting.tables import Table
 
 ASSUMES = (
-    "A request's joules are its share, by tokens computed, of the steps it was in; what the GPU draws between "
-    "steps is nobody's. The simulator's watts are a model: see energy_j in driftkit-records(5)."
+    "A request's joules are its share, by tokens computed, of the steps it was in; what the GPU draws "
+    "between steps is nobody's. The simulator's watts are a model: see energy_j in driftkit-records(5)."
 )
 
 
