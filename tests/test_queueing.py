@@ -5,7 +5,7 @@ the mean wait is load / mean * second / (2 * (1 - load)), of the service's first
 and Khinchine); exponential service makes it M/M/1. Constant service is in test_dispatcher.py.
 
 Each case is a mean over independent runs, whose first requests are left out. It may be four standard errors
-off, which it is with probability 6e-4 (Student's t, 23 degrees of freedom), 0.2 % for the four cases together.
+off, which it is with probability 6e-4 (Student's t, 23 degrees of freedom), 0.2 % for all four together.
 """
 
 from __future__ import annotations

@@ -205,8 +205,25 @@ class Stretch:
             return sys.maxsize
         b = self.first - self.slope / 2
         steps = math.ceil(2 * time / (b + math.sqrt(b * b + 2 * self.slope * time)))
-        while self.end(steps) < until:
-            steps += 1
-        while self.end(steps - 1) >= until:
-            steps -= 1
-        return steps
+        if self.end(steps) >= until > self.end(steps - 1):
+            return steps
+        return self._search(until, steps)
+
+    def _search(self, until: float, steps: int) -> int:
+        """Where rounding leads `steps_until` astray: far, if steps are short beside the clock's digits."""
+        stride = 1
+        while steps > 0 and self.end(steps) >= until:
+            steps -= stride
+            stride *= 2
+        low = max(0, steps)
+        high = low + 1
+        while self.end(high) < until:
+            high += stride
+            stride *= 2
+        while high - low > 1:
+            middle = (low + high) // 2
+            if self.end(middle) < until:
+                low = middle
+            else:
+                high = middle
+        return high
