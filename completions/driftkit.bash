@@ -54,7 +54,8 @@ _driftkit() {
             *:--rejects | \
             *:--config | \
             *:--manifest | \
-            *:--profile)
+            *:--profile | \
+            *:--steps)
             _driftkit_paths -f
             return
             ;;
@@ -77,6 +78,7 @@ _driftkit() {
             *:--max-model-len | \
             *:--long-prefill-token-threshold | \
             *:--watermark | \
+            *:--power-cap | \
             *:--step-time-scale | \
             *:--run-id | \
             *:--by | \
@@ -193,14 +195,14 @@ _driftkit() {
             ;;
         schedule)
             if [[ $cur == -* ]]; then
-                _driftkit_words '--policy --param --no-plan --follow --gpu --served-model --profile --batching --batch-size --batch-wait --dispatch --max-concurrency --max-num-batched-tokens --max-num-seqs --num-gpu-blocks --gpu-memory-utilization --block-size --max-model-len --long-prefill-token-threshold --enable-prefix-caching --no-enable-prefix-caching --scheduler-reserve-full-isl --no-scheduler-reserve-full-isl --watermark --async-scheduling --no-async-scheduling --step-time-scale --unbuffered --redact-prompt --on-error --rejects --config --manifest --debug -h --help'
+                _driftkit_words '--policy --param --no-plan --follow --gpu --served-model --profile --batching --batch-size --batch-wait --dispatch --max-concurrency --max-num-batched-tokens --max-num-seqs --num-gpu-blocks --gpu-memory-utilization --block-size --max-model-len --long-prefill-token-threshold --enable-prefix-caching --no-enable-prefix-caching --scheduler-reserve-full-isl --no-scheduler-reserve-full-isl --watermark --async-scheduling --no-async-scheduling --power-cap --step-time-scale --unbuffered --redact-prompt --on-error --rejects --config --manifest --debug -h --help'
             else
                 _driftkit_paths -f
             fi
             ;;
         run)
             if [[ $cur == -* ]]; then
-                _driftkit_words '--engine --label --run-id --follow --feedback --method --state --gpu --served-model --profile --batching --batch-size --batch-wait --dispatch --max-concurrency --max-num-batched-tokens --max-num-seqs --num-gpu-blocks --gpu-memory-utilization --block-size --max-model-len --long-prefill-token-threshold --enable-prefix-caching --no-enable-prefix-caching --scheduler-reserve-full-isl --no-scheduler-reserve-full-isl --watermark --async-scheduling --no-async-scheduling --step-time-scale --unbuffered --redact-prompt --on-error --rejects --config --manifest --debug -h --help'
+                _driftkit_words '--engine --label --run-id --follow --feedback --method --state --steps --gpu --served-model --profile --batching --batch-size --batch-wait --dispatch --max-concurrency --max-num-batched-tokens --max-num-seqs --num-gpu-blocks --gpu-memory-utilization --block-size --max-model-len --long-prefill-token-threshold --enable-prefix-caching --no-enable-prefix-caching --scheduler-reserve-full-isl --no-scheduler-reserve-full-isl --watermark --async-scheduling --no-async-scheduling --power-cap --step-time-scale --unbuffered --redact-prompt --on-error --rejects --config --manifest --debug -h --help'
             else
                 _driftkit_paths -f
             fi

@@ -5,7 +5,9 @@ from __future__ import annotations
 import math
 
 from driftkit.engines.sim.latency import Load, StepTime
+from driftkit.engines.sim.power import StepPower
 from driftkit.engines.sim.scheduler import Limits
+from driftkit.engines.sim.steps import StepTaken
 from driftkit.records.job import Job
 from reference_scheduler import Reference, Request, Step
 
@@ -16,12 +18,23 @@ class StepByStep:
     name = "step by step"
 
     def __init__(
-        self, limits: Limits, step_time: StepTime, *, by_priority: bool, frontend_s: float = 0.0
+        self,
+        limits: Limits,
+        step_time: StepTime,
+        *,
+        by_priority: bool,
+        frontend_s: float = 0.0,
+        power: StepPower | None = None,
     ) -> None:
+        self.limits = limits
         self.max_num_seqs = limits.max_num_seqs
         self.reference = Reference(limits, by_priority)
         self.step_time = step_time
         self.frontend_s = frontend_s
+        self.power = power
+        self.steps: list[StepTaken] = []
+        self.decoding: set[Request] = set()  # who has been given a token since its admission
+        self.preemptions = 0  # since the last step
         self.jobs: dict[str, Job] = {}
         self.arriving: list[tuple[float, Request]] = []
         self.received = 0
@@ -60,11 +73,13 @@ class StepByStep:
                 step = self.reference.plan()
                 for request in step.preempted:
                     self.jobs[request.name].preemptions += 1
+                    self.preemptions += 1
+                    self.decoding.discard(request)
                 if step.scheduled:
                     start = self.in_flight[-1][0] if self.in_flight else self.now
                     end = start + self.step_time.seconds(load_of(step))
                     self.in_flight.append((end, step))
-                    self.note(step, end)
+                    self.note(step, start, end)
                     if len(self.in_flight) < self.depth:
                         continue
                 elif not self.in_flight:
@@ -75,7 +90,24 @@ class StepByStep:
                     job.finished_s = self.now
                 return ended
 
-    def note(self, step: Step, end: float) -> None:
+    def note(self, step: Step, start: float, end: float) -> None:
+        joules = self.power.joules(load_of(step), end - start) if self.power else 0.0
+        tokens = sum(step.scheduled.values())
+        prompt_tokens = sum(n for request, n in step.scheduled.items() if request not in self.decoding)
+        blocks = self.limits.num_gpu_blocks - 1
+        self.steps.append(
+            StepTaken(
+                *(start, end, len(step.running), step.waiting, prompt_tokens, tokens - prompt_tokens),
+                *(blocks - step.free, (blocks - step.free) / blocks, self.preemptions),
+                joules / (end - start) if self.power else None,
+            )
+        )
+        self.preemptions = 0
+        self.decoding |= step.samples
+        if self.power:
+            for request, n in step.scheduled.items():
+                job = self.jobs[request.name]
+                job.energy_j = (job.energy_j or 0.0) + joules * n / tokens
         for request in step.admitted:
             job = self.jobs[request.name]
             job.started_s = self.now if job.started_s is None else job.started_s

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from fractions import Fraction
 from itertools import pairwise
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -21,104 +21,12 @@ from driftkit.engines.sim.latency import StepTime
 from driftkit.engines.sim.scheduler import Limits
 from driftkit.engines.sim.simulation import Setup, simulate
 from driftkit.errors import UsageError
-from driftkit.policies.base import StaticPolicy, parse
+from driftkit.policies.base import parse
 from driftkit.policies.fifo import Fifo
 from driftkit.policies.sjf import Sjf
 from driftkit.records.completion import in_order_of_arrival, job_of, outcome
 from driftkit.records.job import Job
-
-MAX_MODEL_LEN = 64
-TIERS = (("premium", 1, 5), ("standard", 2, 3), ("batch", 3, 2))
-STATIC = ("fifo", "priority", "sjf", "aging:rate=1.0", "random:seed=1", "oracle-sjf")
-
-
-class Request(NamedTuple):
-    """One request of a random workload; the gap is in milliseconds."""
-
-    gap: int
-    prompt: int
-    output: int
-    cap: int | None
-    tier: int
-    barrier: bool
-
-
-requests = st.builds(
-    Request,
-    gap=st.sampled_from([0, 0, 1, 10, 20, 60, 200, 1000]),
-    prompt=st.integers(1, MAX_MODEL_LEN + 4),  # from MAX_MODEL_LEN on it is refused
-    output=st.integers(1, 40),
-    cap=st.one_of(st.none(), st.integers(1, 30)),
-    tier=st.integers(0, 2),
-    barrier=st.sampled_from([False] * 9 + [True]),
-)
-workloads = st.lists(requests, min_size=1, max_size=25)
-engines = st.builds(
-    Setup,
-    max_num_seqs=st.integers(1, 5),
-    max_num_batched_tokens=st.integers(5, 80),
-    # 17 blocks of 4 tokens: one request of the greatest length, so that others are preempted
-    num_gpu_blocks=st.sampled_from([17, 20, 30, 500]),
-    block_size=st.just(4),
-    max_model_len=st.just(MAX_MODEL_LEN),
-    long_prefill_token_threshold=st.sampled_from([0, 0, 7]),
-)
-
-
-@dataclass
-class Case:
-    """A way to run: the policy, gangs or not, who holds the queue."""
-
-    setup: Setup
-    policy: str
-
-    @property
-    def gangs(self) -> bool:
-        return self.setup.batching == "static"
-
-    @property
-    def client(self) -> bool:
-        return self.setup.dispatch == "client" or (not self.gangs and self.policy == "weighted")
-
-
-@st.composite
-def cases(draw: st.DrawFn) -> Case:
-    setup = draw(engines)
-    policy = draw(st.sampled_from([*STATIC, "weighted"]))
-    way = draw(st.sampled_from(["engine", "client", "gangs"]))
-    if way == "gangs":
-        size, wait = draw(st.integers(1, 6)), draw(st.sampled_from([0.0, 0.01, 0.1]))
-        return Case(replace(setup, batching="static", batch_size=size, batch_wait=wait), policy)
-    if way == "client":
-        concurrency = draw(st.one_of(st.none(), st.integers(1, 6)))
-        return Case(replace(setup, dispatch="client", max_concurrency=concurrency), policy)
-    return Case(setup, policy)
-
-
-def jobs_of(workload: list[Request], policy: str) -> list[Job]:
-    """Jobs as `schedule` and `run` make them of records."""
-    built = parse(policy)
-    milliseconds = 0
-    jobs = []
-    for number, request in enumerate(workload):
-        milliseconds += request.gap
-        tier, level, weight = TIERS[request.tier]
-        record: dict[str, Any] = {
-            "id": f"r{number}",
-            "tier": tier,
-            "tier_level": level,
-            "weight": weight,
-            "arrival_s": milliseconds / 1000,
-            "prompt_tokens": request.prompt,
-            "est_total_tokens": request.prompt + 10 * (request.output // 10),
-            "max_tokens": request.cap,
-            "trace_output_tokens": request.output,
-            "barrier": request.barrier,
-        }
-        if isinstance(built, StaticPolicy):
-            record["priority"] = built.key(record)
-        jobs.append(job_of(record, request.output))
-    return in_order_of_arrival(jobs)
+from workloads import MAX_MODEL_LEN, STATIC, Case, Request, cases, engines, jobs_of, workloads
 
 
 def run(workload: list[Request], case: Case) -> tuple[list[Job], list[list[Job]]]:

@@ -341,6 +341,14 @@ def test_the_packaged_constants_in_a_file_are_the_packaged_profiles(
             "gpu.memory_efficiency: expected a number from 0.001 to 1, got 81",
         ),
         (own_profile(step_overhead_s="nan"), "gpu.step_overhead_s: expected a number from 0 to 10, got nan"),
+        (own_profile(idle_watts=""), "gpu.idle_watts: expected a number from 0 to 10000, got nothing"),
+        (own_profile(peak_watts="-72"), "gpu.peak_watts: expected a number from 1 to 100000, got -72"),
+        (own_profile(peak_watts="28"), "gpu.idle_watts: expected less than peak_watts, 28, got 28"),
+        (
+            own_profile(bandwidth_bytes_per_s="-3e11"),
+            "gpu.bandwidth_bytes_per_s: expected a number from 1e+06",
+        ),
+        (own_profile(bandwidth_bytes_per_s="inf"), "gpu.bandwidth_bytes_per_s: expected a number from 1e+06"),
         (own_profile(layers="2.0"), "model.layers: expected an integer from 1 to 10000, got 2.0"),
         (own_profile(reserved_bytes="24_152_899_584"), "gpu.reserved_bytes: expected less than memory_bytes"),
         (

@@ -10,7 +10,9 @@ from driftkit.engines.base import Engine
 from driftkit.engines.dispatcher import Arrivals, dispatch
 from driftkit.engines.sim.engine import Simulator
 from driftkit.engines.sim.latency import StepTime
+from driftkit.engines.sim.power import StepPower
 from driftkit.engines.sim.scheduler import Limits
+from driftkit.engines.sim.steps import StepTaken
 from driftkit.errors import UsageError
 from driftkit.records.job import Job
 from grouped_scheduler import Grouped
@@ -106,6 +108,7 @@ def test_steps_at_once_give_the_instants_of_single_steps(
     plan: list[tuple[int, Arrival]], limits: Limits, by_priority: bool, gap_s: float, frontend_s: float
 ) -> None:
     step_time = StepTime(0.1, 0.01, 0.2, 0.007, 0.003, 0.004)
+    power = StepPower(30.0, 100.0, 0.2, 0.007, 0.003, 0.004, 0.005)
 
     def run(engine: Engine) -> list[Job]:
         jobs = [Job({"id": a.name}, a.order, due * gap_s, a.prompt, a.output, a.priority) for due, a in plan]
@@ -116,10 +119,29 @@ def test_steps_at_once_give_the_instants_of_single_steps(
         assert len(ended) == len(jobs)
         return jobs
 
-    fast = run(Simulator(limits, step_time, by_priority=by_priority, frontend_s=frontend_s))
-    slow = run(StepByStep(limits, step_time, by_priority=by_priority, frontend_s=frontend_s))
-    for one, other in zip(fast, slow, strict=True):
+    told: list[StepTaken] = []
+    fast = run(Simulator(limits, step_time, by_priority=by_priority, frontend_s=frontend_s, power=power))
+    seen = run(
+        Simulator(
+            *(limits, step_time),
+            by_priority=by_priority,
+            frontend_s=frontend_s,
+            power=power,
+            on_step=told.append,
+        )
+    )
+    reference = StepByStep(limits, step_time, by_priority=by_priority, frontend_s=frontend_s, power=power)
+    slow = run(reference)
+    for one, watched, other in zip(fast, seen, slow, strict=True):
         assert one.started_s == pytest.approx(other.started_s, rel=1e-9)
         assert one.first_token_s == pytest.approx(other.first_token_s, rel=1e-9)
         assert one.finished_s == pytest.approx(other.finished_s, rel=1e-9)
+        assert one.energy_j == pytest.approx(other.energy_j, rel=1e-9)
         assert one.preemptions == other.preemptions
+        assert (one.finished_s, one.preemptions) == (watched.finished_s, watched.preemptions)
+        assert one.energy_j == pytest.approx(watched.energy_j, rel=1e-9)
+    assert len(told) == len(reference.steps)
+    for step, expected in zip(told, reference.steps, strict=True):
+        assert tuple(step) == pytest.approx(tuple(expected), rel=1e-9)
+    joules = sum((step.power_w or 0.0) * (step.end_s - step.start_s) for step in told)
+    assert sum(job.energy_j or 0.0 for job in fast) == pytest.approx(joules, rel=1e-9)

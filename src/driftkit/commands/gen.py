@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from driftkit.commands.configuration import Lines, on_command_line
+from driftkit.commands.ranges import Numbers
 from driftkit.commands.stdio import Outcome, error_options, output_options, seed_option, stdout
 from driftkit.registry import names
 from driftkit.workload import presets
@@ -57,7 +58,7 @@ if TYPE_CHECKING:
 )
 @click.option(
     "--length-scale",
-    type=click.FloatRange(0, min_open=True),
+    type=Numbers(0, min_open=True),
     help="Multiply the length model's median, to see what hangs on it.  [default: 1]",
 )
 @click.option("--trace", metavar="FILE", help="Read this trace (gzipped or not; - is standard input).")
@@ -81,7 +82,7 @@ if TYPE_CHECKING:
 @click.option("--limit", type=click.IntRange(1), metavar="N", help="Only the first N requests of that.")
 @click.option(
     "--rate-scale",
-    type=click.FloatRange(1e-6, 1e6),
+    type=Numbers(1e-6, 1e6),
     metavar="X",
     help="Divide the arrivals by X: 2 sends the same requests twice as fast.  [default: 1]",
 )

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from itertools import chain
+from contextlib import ExitStack
+from itertools import chain, count
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -11,6 +12,7 @@ from driftkit.commands.simulator import setup_of, simulator_options
 from driftkit.commands.stdio import Outcome, filter_options, output_options, reading, stdout
 
 if TYPE_CHECKING:
+    from driftkit.engines.sim.steps import StepTaken
     from driftkit.records.job import Job
     from driftkit.records.schema import Record
 
@@ -45,6 +47,12 @@ if TYPE_CHECKING:
     type=click.Path(file_okay=False),
     help="With --feedback: start from what calibrate has learned there (it is not changed).",
 )
+@click.option(
+    "--steps",
+    metavar="FILE",
+    type=click.Path(dir_okay=False),
+    help="Write there every step of the engine, for plots: time, batch, tokens, KV blocks, queue, watts.",
+)
 @simulator_options
 @output_options
 @filter_options
@@ -57,6 +65,7 @@ def command(
     feedback: bool,
     method: str | None,
     state: str | None,
+    steps: str | None,
     on_error: str,
     rejects: str | None,
     unbuffered: bool,
@@ -84,9 +93,9 @@ def command(
         in_order_of_arrival,
         job_of,
     )
-    from driftkit.records.io import Writer
+    from driftkit.records.io import Writer, records_beside
     from driftkit.records.run_id import RunId
-    from driftkit.records.schema import Check, checker
+    from driftkit.records.schema import SCHEMA, Check, checker
     from driftkit.records.unique import UniqueIds
 
     outcome = Outcome("run")
@@ -159,7 +168,12 @@ def command(
     if folder is not None:  # the same requests on top of other knowledge are another run
         identity.add({"learned": folder.digest()})
     cut = unserved = 0
-    with reading(outcome, files, on_error, rejects) as reader:
+    with ExitStack() as stack:
+        reader = stack.enter_context(reading(outcome, files, on_error, rejects))
+        write_step = None
+        if steps is not None:
+            unbuffered |= follow
+            write_step = stack.enter_context(records_beside("--steps", steps, files, unbuffered))
         read_jobs = (job for job in reader.records("request", read, untouched) if job is not None)
         jobs = read_jobs if follow else iter(in_order_of_arrival(list(read_jobs)))
         first = next(jobs, None)
@@ -178,7 +192,19 @@ def command(
                 "engine": engine,
                 "served_model": setup.served_model.name,
             }
-            for together in simulate(jobs, setup, policy, online, prioritised=prioritised):
+            numbers = count(1)
+
+            def on_step(step: StepTaken) -> None:
+                assert write_step is not None
+                known = {name: value for name, value in step._asdict().items() if value is not None}
+                head = {"kind": "step", "schema": SCHEMA, "run_id": run["run_id"], "label": run["label"]}
+                write_step({**head, "step": next(numbers), **known})
+
+            for together in simulate(
+                *(jobs, setup, policy, online),
+                prioritised=prioritised,
+                on_step=None if write_step is None else on_step,
+            ):
                 for job in together:
                     cut += cut_by_the_engine(job)
                     if job.status != "ok":

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from driftkit.commands.ranges import Numbers
 from driftkit.engines.sim import profiles
 
 if TYPE_CHECKING:
@@ -15,6 +16,11 @@ if TYPE_CHECKING:
     from driftkit.engines.sim.simulation import Setup
 
 F = TypeVar("F", bound=Callable[..., Any])
+
+#: more tokens, blocks or requests than a simulation can be about
+MOST = 10**9
+LARGEST_BLOCK = 4096  # vLLM takes up to 256
+MOST_SECONDS = 1e6
 
 DEFAULT_GPU = "l4"
 DEFAULT_MODEL = "qwen1.5-1.8b"
@@ -45,11 +51,15 @@ _OPTIONS = (
         help="Iteration-level batching as vLLM does it, or the paper's gangs.",
     ),
     click.option(
-        "--batch-size", type=click.IntRange(1), default=32, show_default=True, help="Requests in a gang."
+        "--batch-size",
+        type=click.IntRange(1, MOST),
+        default=32,
+        show_default=True,
+        help="Requests in a gang.",
     ),
     click.option(
         "--batch-wait",
-        type=click.FloatRange(0),
+        type=Numbers(0, MOST_SECONDS),
         default=0.01,
         show_default=True,
         metavar="SECONDS",
@@ -62,38 +72,42 @@ _OPTIONS = (
     ),
     click.option(
         "--max-concurrency",
-        type=click.IntRange(1),
+        type=click.IntRange(1, MOST),
         help="Requests in flight under client dispatch.  [default: the engine's slots]",
     ),
     click.option(
         "--max-num-batched-tokens",
-        type=click.IntRange(1),
+        type=click.IntRange(1, MOST),
         help="Tokens in a step.  [default: the profile's]",
     ),
     click.option(
-        "--max-num-seqs", type=click.IntRange(1), help="Requests in a step.  [default: the profile's]"
+        "--max-num-seqs", type=click.IntRange(1, MOST), help="Requests in a step.  [default: the profile's]"
     ),
     click.option(
         "--num-gpu-blocks",
-        type=click.IntRange(2),
+        type=click.IntRange(2, MOST),
         help="KV blocks, null block included.  [default: what fits into the GPU's memory]",
     ),
     click.option(
         "--gpu-memory-utilization",
-        type=click.FloatRange(0, 1, min_open=True),
+        type=Numbers(0, 1, min_open=True),
         default=0.92,
         show_default=True,
         help="Share of the memory that the engine takes.",
     ),
     click.option(
-        "--block-size", type=click.IntRange(1), default=16, show_default=True, help="Tokens in a KV block."
+        "--block-size",
+        type=click.IntRange(1, LARGEST_BLOCK),
+        default=16,
+        show_default=True,
+        help="Tokens in a KV block.",
     ),
     click.option(
-        "--max-model-len", type=click.IntRange(2), help="Longest context.  [default: the model's own]"
+        "--max-model-len", type=click.IntRange(2, MOST), help="Longest context.  [default: the model's own]"
     ),
     click.option(
         "--long-prefill-token-threshold",
-        type=click.IntRange(0),
+        type=click.IntRange(0, MOST),
         default=0,
         show_default=True,
         help="Most prompt tokens of one request in a step; 0 is no limit.",
@@ -111,7 +125,7 @@ _OPTIONS = (
     ),
     click.option(
         "--watermark",
-        type=click.FloatRange(0, 1, max_open=True),
+        type=Numbers(0, 1, max_open=True),
         default=0.0,
         show_default=True,
         help="Share of the KV blocks that an admission leaves free.",
@@ -122,8 +136,15 @@ _OPTIONS = (
         help="Plan a step while the one before it runs, as vLLM does on a GPU.  [default: the profile's]",
     ),
     click.option(
+        "--power-cap",
+        type=Numbers(0, min_open=True),
+        metavar="WATTS",
+        help="Lock the GPU's clock where it draws so much at most: arithmetic slows, memory does not.  "
+        "[default: the profile's peak_watts]",
+    ),
+    click.option(
         "--step-time-scale",
-        type=click.FloatRange(0, min_open=True),
+        type=Numbers(1e-6, 1e6),
         default=1.0,
         show_default=True,
         help="Multiply every step's time, to see what hangs on it.",
@@ -141,9 +162,12 @@ def setup_of(options: dict[str, Any]) -> Setup:
     """The Setup that the simulator's options describe; they are taken out of `options`."""
     from dataclasses import fields
 
+    from driftkit.engines.sim.power import capped
     from driftkit.engines.sim.simulation import Setup
 
     gpu, model = _profile(options.pop("profile"), options.pop("gpu"), options.pop("served_model"))
+    if (watts := options.pop("power_cap")) is not None:
+        gpu = capped(gpu, watts)
     others = {field.name for field in fields(Setup)} - {"gpu", "served_model"}
     return Setup(gpu, model, **{name: options.pop(name) for name in others})
 

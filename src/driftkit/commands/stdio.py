@@ -115,7 +115,7 @@ def seed_option(function: F) -> F:
 @contextmanager
 def reading(outcome: Outcome, files: Sequence[str], on_error: str, rejects: str | None) -> Iterator[Reader]:
     """The Reader of a command's input; afterwards says how many lines were skipped."""
-    from driftkit.records.io import Reader, open_rejects, open_sources
+    from driftkit.records.io import Reader, open_beside, open_sources
 
     if not files and sys.stdin is not None and sys.stdin.isatty():
         raise click.UsageError("no input: give a FILE, or pipe records in", click.get_current_context())
@@ -128,7 +128,9 @@ def reading(outcome: Outcome, files: Sequence[str], on_error: str, rejects: str 
         sources = stack.enter_context(open_sources(files))
         if (manifest := manifest_of(click.get_current_context())) is not None:
             sources = manifest.reading(sources)
-        sink = stack.enter_context(open_rejects(rejects, files)) if rejects else None
+        sink = None
+        if rejects:  # unbuffered: a line left out is there at once
+            sink = stack.enter_context(open_beside("--rejects", rejects, files, buffering=0))
         reader = Reader(sources, on_error=cast("OnError", on_error), rejects=sink, warn=outcome.warn)
         yield reader
         if reader.passed and not reader.taken:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from driftkit.errors import FieldError
 from driftkit.records.job import Job
-from driftkit.records.schema import SCHEMA, Record, checker
+from driftkit.records.schema import SCHEMA, Record, checker, shown
 
 _check_request = checker(
     ("id", "arrival_s"),
@@ -31,8 +31,9 @@ def check_request(record: Record) -> None:
     _check_request(record)
     hashes = record.get("prefix_hashes")
     if hashes:
-        if not all(type(name) in (str, int) for name in hashes):
-            raise FieldError("prefix_hashes", "expected an array of integers or strings")
+        for name in hashes:
+            if type(name) not in (str, int):
+                raise FieldError("prefix_hashes", f"expected integers or strings, got {shown(name)}")
         if record.get("prefix_block_tokens") is None:
             raise FieldError("prefix_block_tokens", "prefix_hashes need it: expected an integer >= 1")
 
@@ -107,6 +108,8 @@ def outcome(job: Job) -> Record:
         if job.cached_tokens is not None:
             record["cached_tokens"] = job.cached_tokens
     record["e2e_s"] = finished - offered
+    if job.energy_j is not None:
+        record["energy_j"] = job.energy_j
     if job.batch_id is not None:
         record["batch_id"] = job.batch_id
         record["batch_requests"] = job.batch_requests

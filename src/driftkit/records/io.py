@@ -187,8 +187,8 @@ def open_file(path: str) -> IO[bytes]:
         raise DriftkitError(f"{path}: {(error.strerror or str(error)).lower()}") from error
 
 
-def open_rejects(path: str, sources: Sequence[str]) -> IO[bytes]:
-    """`path` opened anew, unbuffered; UsageError when it is one of the files that are read."""
+def open_beside(option: str, path: str, sources: Sequence[str], buffering: int) -> IO[bytes]:
+    """`path`, which `option` names, opened anew; UsageError when it is one of the files that are read."""
     for source in sources or ["-"]:
         try:
             read = os.fstat(0) if source == "-" else Path(source).stat()
@@ -196,8 +196,34 @@ def open_rejects(path: str, sources: Sequence[str]) -> IO[bytes]:
         except OSError:
             continue  # one of the two is not there
         if same and stat.S_ISREG(read.st_mode):
-            raise UsageError(f"--rejects: {path} is read from, and would be lost", hint="name another file")
+            raise UsageError(f"{option}: {path} is read from, and would be lost", hint="name another file")
     try:
-        return open(path, "wb", buffering=0)
+        return open(path, "wb", buffering=buffering)
     except OSError as error:
         raise DriftkitError(f"{path}: {(error.strerror or str(error)).lower()}") from error
+
+
+@contextmanager
+def records_beside(
+    option: str, path: str, sources: Sequence[str], unbuffered: bool
+) -> Iterator[Callable[[Record], None]]:
+    """Writes records to `path`, which `option` names, beside the output; errors tell its name."""
+    stream = open_beside(option, path, sources, buffering=-1)
+    writer = Writer(stream, unbuffered=unbuffered)
+
+    def told(error: OSError) -> DriftkitError:
+        return DriftkitError(f"{path}: {(error.strerror or str(error)).lower()}")
+
+    def write(record: Record) -> None:
+        try:
+            writer.write(record)
+        except OSError as error:
+            raise told(error) from error
+
+    try:
+        yield write
+    finally:
+        try:
+            stream.close()
+        except OSError as error:
+            raise told(error) from error

@@ -32,5 +32,6 @@ class Job:
     finish_reason: str | None = None
     preemptions: int = 0
     cached_tokens: int | None = None
+    energy_j: float | None = None
     batch_id: int | None = None
     batch_requests: int | None = None

@@ -16,7 +16,7 @@ Check = Callable[[Record], None]
 Type = Literal["string", "integer", "number", "boolean", "array"]
 
 SCHEMA = 1
-KINDS = ("request", "completion", "summary")
+KINDS = ("request", "completion", "summary", "step")
 STATUSES = ("ok", "error", "timeout", "rejected", "cancelled")
 
 PRIVATE = ("prompt", "messages")  # what a user has written
@@ -86,8 +86,10 @@ def _ratio(name: str, stage: str, doc: str) -> Field:
     return Field(name, "number", stage, doc, minimum=SMALLEST_RATIO, maximum=LARGEST_RATIO)
 
 
+STEPS = "run --steps"
+
 _FIELDS = (
-    Field("kind", "string", "gen", "what the record is: request, completion or summary"),
+    Field("kind", "string", "gen", "what the record is: request, completion, summary or step"),
     Field("schema", "integer", "gen", "the schema's major version, 1", minimum=1, maximum=MOST),
     Field("id", "string", "gen", "the request's name, unique within a run"),
     Field("tenant", "string", "gen", "who sent it"),
@@ -173,7 +175,17 @@ _FIELDS = (
     _tokens(
         "cached_tokens", "run", "prompt tokens that it found computed when it was first taken in", minimum=0
     ),
-    Field("energy_j", "number", "run", "its share of the GPU's energy", minimum=0, maximum=MOST),
+    Field("energy_j", "number", "run", "its share of the steps' energy, by tokens", minimum=0, maximum=MOST),
+    Field("step", "integer", STEPS, "the engine's step, from 1", minimum=1, maximum=MOST),
+    _seconds("start_s", STEPS, "when the step began"),
+    _seconds("end_s", STEPS, "when it ended"),
+    Field("running_requests", "integer", STEPS, "requests that had been taken in", minimum=0, maximum=MOST),
+    Field("waiting_requests", "integer", STEPS, "requests in the engine's queue", minimum=0, maximum=MOST),
+    _tokens("prefill_tokens", STEPS, "prompt tokens computed, and what the preempted computed anew"),
+    _tokens("decode_tokens", STEPS, "tokens computed one to a request, to draw the next"),
+    Field("kv_blocks", "integer", STEPS, "KV blocks held, prefixes that nobody uses left out", 0, MOST),
+    Field("kv_ratio", "number", STEPS, "the same, of those that there are", minimum=0, maximum=1),
+    Field("power_w", "number", STEPS, "what the GPU drew", minimum=0, maximum=MOST),
     _tokens("cal_output_tokens", "calibrate", "the estimate with what was known at its arrival"),
     _ratio("cal_bias_ratio", "calibrate", "the calibration factor known at its arrival"),
 )

@@ -10,6 +10,11 @@ from driftkit.reporting.completions import Columns
 from driftkit.reporting.groups import groups
 from driftkit.reporting.tables import Table
 
+ASSUMES = (
+    "A request's joules are its share, by tokens computed, of the steps it was in; what the GPU draws "
+    "between steps is nobody's. The simulator's watts are a model: see energy_j in driftkit-records(5)."
+)
+
 
 def energy(data: Columns, by: Sequence[str]) -> Table:
     """Joules per label and group: in all, per request, and output tokens for each."""
@@ -19,7 +24,7 @@ def energy(data: Columns, by: Sequence[str]) -> Table:
         ("request_j", "joules/request"),
         ("tokens_per_j", "output tokens/joule"),
     ]
-    table = Table("energy", "Energy", columns)
+    table = Table("energy", "Energy", columns, notes=[ASSUMES])
     for group, part in groups(data, by):
         known = part.where(~np.isnan(part["energy_j"]))
         joules = known.total("energy_j")

@@ -30,6 +30,8 @@ GPU_NUMBERS: Bounds = {
     "step_overhead_s": (0, 10),
     "sequence_overhead_s": (0, 1),
     "frontend_s": (0, 10),
+    "idle_watts": (0, 10_000),
+    "peak_watts": (1, 100_000),
 }
 MODEL_INTEGERS: Bounds = {
     "parameters": (1, 10**14),
@@ -50,6 +52,7 @@ class Gpu:
     `attention_rows` are computed for a request's single token where a prompt shares the step.
     `step_overhead_s` is lost in every step, `sequence_overhead_s` for each request in one, `frontend_s`
     before a request is in the scheduler's queue. `async_scheduling`: a step is planned while another runs.
+    `idle_watts` are drawn with its clocks up and nothing to compute, `peak_watts` by arithmetic alone.
     """
 
     name: str
@@ -63,6 +66,8 @@ class Gpu:
     frontend_s: float
     reserved_bytes: int
     attention_rows: int
+    idle_watts: float
+    peak_watts: float
     max_num_batched_tokens: int
     max_num_seqs: int
     async_scheduling: bool
@@ -128,6 +133,10 @@ def _gpu(table: Table) -> Gpu:
     table.done()
     if gpu.reserved_bytes >= gpu.memory_bytes:
         raise table.wrong("reserved_bytes", f"expected less than memory_bytes, got {gpu.reserved_bytes}")
+    if gpu.idle_watts >= gpu.peak_watts:
+        raise table.wrong(
+            "idle_watts", f"expected less than peak_watts, {gpu.peak_watts:g}, got {gpu.idle_watts:g}"
+        )
     if gpu.max_num_batched_tokens < gpu.max_num_seqs:
         problem = f"expected at least max_num_seqs, {gpu.max_num_seqs}, got {gpu.max_num_batched_tokens}"
         raise table.wrong("max_num_batched_tokens", problem)

@@ -76,8 +76,8 @@ class Sequence:
     """A job inside the engine. `known` is prompt plus generated tokens, `last` what it will end with."""
 
     __slots__ = (
-        *("admitted", "arrival", "base", "blocks", "computed", "conversation", "end_tick", "job", "known"),
-        *("last", "names", "own", "place", "state", "stops"),
+        *("admitted", "arrival", "base", "blocks", "computed", "conversation", "end_tick", "job", "joules"),
+        *("known", "last", "names", "own", "place", "state", "stops"),
     )
 
     def __init__(self, job: Job, arrival: float) -> None:
@@ -93,6 +93,8 @@ class Sequence:
         self.computed = 0
         self.base = 0
         self.end_tick = -1
+        #: what it has cost; of a member, less what every member had cost when it joined
+        self.joules = 0.0
         # content that others share and the blocks of it that are held; freed blocks of its own, their place
         self.names: list[Hashable] = []
         self.conversation: Conversation | None = None
@@ -130,6 +132,9 @@ class Scheduler:
         self._decoding_computed = 0
         self._needing = [0] * limits.block_size
         self._ends: list[tuple[int, int, Sequence]] = []
+        #: what a member there from the beginning would have cost, at a token a step
+        self.member_joules = 0.0
+        self._left_out: list[Sequence] = []  # members who get no token in the step planned last
         # everybody else who runs, and what they get in the step being planned
         self._single: dict[int, Sequence] = {}
         self._grants: dict[int, int] = {}
@@ -137,6 +142,7 @@ class Scheduler:
         #: whose prompt was computed to its end in the step planned last: it gives them a token
         self.prefilled: list[Sequence] = []
         self._ending: list[Sequence] = []  # asynchronous: whose last token is in flight
+        self.preemptions = 0
 
     @property
     def busy(self) -> bool:
@@ -165,6 +171,7 @@ class Scheduler:
     def schedule(self, now: float) -> Load:
         """Rules 2-20: plan the step at `now`. A load without tokens is no step: nobody could do anything."""
         self._grants.clear()
+        self._left_out = []
         self.prefilled = []
         if self.limits.async_scheduling:
             self._set_ending_aside()
@@ -196,12 +203,30 @@ class Scheduler:
         self._advance()
         return Load(tokens, sequences, decode_kv, prefill_kv, prefill_pairs)
 
+    def charge(self, joules: float) -> None:
+        """Every token of the step planned last costs so much."""
+        self.member_joules += joules
+        running = self.running
+        for admitted, n in self._grants.items():
+            sequence = running[admitted]
+            sequence.joules += joules * (n - 1 if sequence.state == DECODING else n)  # a member by now
+        for sequence in self._left_out:
+            sequence.joules -= joules
+
+    @property
+    def prefill_tokens(self) -> int:
+        """Of the step planned last: what it computes of prompts, and of what the preempted had computed."""
+        single = self._single
+        return sum(
+            n
+            for admitted, n in self._grants.items()
+            if admitted not in single or single[admitted].state == PREFILLING
+        )
+
     def update(self) -> list[Sequence]:
         """Rule 21: the oldest step planned has ended. Returns who finished, in scheduled order."""
-        self._ended = ended = self._ended + 1
-        if self._ending or (self._ends and self._ends[0][0] <= ended):
-            return self._finish()
-        return []
+        self._ended += 1
+        return self.finish()
 
     def decode_steps(self) -> tuple[int, int, int]:
         """While `steady`: how many steps alike can follow, of how many requests, and what the first reads."""
@@ -220,8 +245,8 @@ class Scheduler:
             most = steps
         return most, decoding, self._decoding_computed + decoding
 
-    def decode(self, steps: int) -> list[Sequence]:
-        """Plan and end so many of the `decode_steps`. Returns who finished in the last."""
+    def decode(self, steps: int, member_joules: float) -> None:
+        """Plan and end so many of the `decode_steps`; `finish` follows. `member_joules`: as it is then."""
         block, decoding, needing = self.limits.block_size, self._decoding, self._needing
         first = -self._tick % block  # who needs a block in the first step, and down from there
         last = first - steps % block
@@ -231,9 +256,9 @@ class Scheduler:
             blocks = sum(needing[: first + 1]) + sum(needing[last + 1 :])
         self.cache.free -= blocks + steps // block * decoding
         self._tick += steps
-        self._ended = ended = self._ended + steps
+        self._ended += steps
         self._decoding_computed += steps * decoding
-        return self._finish() if self._ends[0][0] <= ended else []
+        self.member_joules = member_joules
 
     # --- running requests -------------------------------------------------------------------------
 
@@ -344,6 +369,7 @@ class Scheduler:
             for sequence in left_out:
                 self._needing[sequence.base % self.limits.block_size] -= 1
                 sequence.base -= 1
+                self._left_out.append(sequence)
                 self._enroll(sequence)
         return len(left_out), computed
 
@@ -373,6 +399,7 @@ class Scheduler:
         victim.admitted = -1
         victim.state = WAITING
         victim.job.preemptions += 1
+        self.preemptions += 1
         if self.by_priority:
             self._wait_by_priority(victim)
         else:
@@ -479,6 +506,7 @@ class Scheduler:
                 self.prefilled.append(sequence)
                 sequence.state = DECODING
                 sequence.base = sequence.computed - tick
+                sequence.joules -= self.member_joules
                 self._decoding += 1
                 self._decoding_computed += sequence.computed
                 self._enroll(sequence)
@@ -491,13 +519,16 @@ class Scheduler:
 
     def _leave_group(self, sequence: Sequence) -> None:
         sequence.computed = sequence.base + self._tick
+        sequence.joules += self.member_joules
         self._decoding -= 1
         self._decoding_computed -= sequence.computed
         self._needing[sequence.base % self.limits.block_size] -= 1
 
-    def _finish(self) -> list[Sequence]:
+    def finish(self) -> list[Sequence]:
         """Those whose last token was of a step that has ended: their blocks are free."""
         ends, ended = self._ends, self._ended
+        if not self._ending and (not ends or ends[0][0] > ended):
+            return []
         finished, self._ending = self._ending, []
         while ends and ends[0][0] <= ended:
             entry = heapq.heappop(ends)

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Literal
 
 from driftkit.engines.dispatcher import Arrivals, Feedback, dispatch, dispatch_gangs
 from driftkit.engines.sim.engine import Simulator
 from driftkit.engines.sim.latency import StepTime, kv_blocks
+from driftkit.engines.sim.power import StepPower
 from driftkit.engines.sim.profile import Gpu, Model, load_gpu, load_model
 from driftkit.engines.sim.scheduler import Limits
+from driftkit.engines.sim.steps import StepTaken
 from driftkit.errors import UsageError
 from driftkit.policies.base import Policy
 from driftkit.records.job import Job
@@ -84,21 +86,31 @@ def simulate(
     feedback: Feedback | None = None,
     *,
     prioritised: bool = False,
+    on_step: Callable[[StepTaken], None] | None = None,
 ) -> Iterator[list[Job]]:
     """Run `jobs`, in order of arrival, under `policy`; yields those that ended together, in time's order.
 
     `prioritised`: some have a priority though the policy is fifo, because somebody wrote it there.
+    `on_step` is told of every step of the engine.
     """
-    limits, step_time, frontend_s = setup.limits(), setup.step_time(), setup.gpu.frontend_s
+    limits, step_time = setup.limits(), setup.step_time()
+    power = StepPower.of(setup.gpu, step_time)
+    frontend_s = setup.gpu.frontend_s
+
+    def simulator(*, by_priority: bool) -> Simulator:
+        return Simulator(
+            limits, step_time, by_priority=by_priority, frontend_s=frontend_s, power=power, on_step=on_step
+        )
+
     arrivals = Arrivals(jobs, feedback)
     if setup.batching == "static":
-        engine = Simulator(limits, step_time, by_priority=False, frontend_s=frontend_s)
-        return dispatch_gangs(arrivals, engine, policy.queue(), setup.batch_size, setup.batch_wait)
+        return dispatch_gangs(
+            arrivals, simulator(by_priority=False), policy.queue(), setup.batch_size, setup.batch_wait
+        )
     mode = setup.dispatch or ("engine" if policy.static else "client")
     if mode == "client":
-        engine = Simulator(limits, step_time, by_priority=False, frontend_s=frontend_s)
         at_most = setup.max_concurrency or limits.max_num_seqs
-        return dispatch(arrivals, engine, policy.queue(), at_most)
+        return dispatch(arrivals, simulator(by_priority=False), policy.queue(), at_most)
     if setup.max_concurrency is not None:
         raise UsageError(NOTHING_HELD, hint="use --dispatch client")
     if not policy.static:
@@ -109,5 +121,4 @@ def simulate(
     # fifo is what a server without priorities runs; under equal priorities vLLM's priority queue admits
     # alike, but evicts others
     by_priority = policy.name != "fifo" or prioritised
-    engine = Simulator(limits, step_time, by_priority=by_priority, frontend_s=frontend_s)
-    return dispatch(arrivals, engine, None, limits.max_num_seqs)
+    return dispatch(arrivals, simulator(by_priority=by_priority), None, limits.max_num_seqs)
