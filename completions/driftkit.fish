@@ -177,6 +177,7 @@ complete -c driftkit -n '__driftkit_command calibrate' -l enable-prefix-caching 
 complete -c driftkit -n '__driftkit_command calibrate' -l scheduler-reserve-full-isl -l no-scheduler-reserve-full-isl -d 'Admit only whom the KV cache has blocks for to the last known token'
 complete -c driftkit -n '__driftkit_command calibrate' -l watermark -x -d 'Share of the KV blocks that an admission leaves free'
 complete -c driftkit -n '__driftkit_command calibrate' -l async-scheduling -l no-async-scheduling -d 'Plan a step while the one before it runs, as vLLM does on a GPU'
+complete -c driftkit -n '__driftkit_command calibrate' -l power-cap -x -d 'Lock the GPU\'s clock where it draws so much at most: arithmetic slows, memory does not'
 complete -c driftkit -n '__driftkit_command calibrate' -l step-time-scale -x -d 'Multiply every step\'s time, to see what hangs on it'
 complete -c driftkit -n '__driftkit_command calibrate' -l unbuffered -d 'Flush every record'
 complete -c driftkit -n '__driftkit_command calibrate' -l redact-prompt -d 'Leave prompt and messages out of what is written'

@@ -42,18 +42,18 @@ def watts(load: Load, step_time: StepTime, power: StepPower) -> float:
 
 
 def test_a_step_by_hand() -> None:
-    """Ten tokens of 0.1 s each under weights of 2 s: as busy as 2 s (1 + half of 2), for one kernel of 2 s.
+    """Ten tokens of 0.08 s each and two of 0.1 s in the head, under weights of 2 s: busy as 1 + half of 2 s.
 
-    100 KV tokens read in 0.01 s each, against 0.002 s of arithmetic: 0.002 + 0.005 each, 0.7 s of the 1 s. A
-    prompt's attention, 5 s of arithmetic and 1 s of memory, is bound by arithmetic: 5 s. In all 2 + 0.7 + 5 =
-    7.7 s at 90 W above idle, and 10 W of idle over the step's 1 + 2 + 1 + 5 = 9 s: 693 + 90 = 783 J.
+    Beside a prompt, 100 KV tokens are read in 0.01 s each against 0.004 s of arithmetic (two rows): busy as
+    0.004 + 0.005 each, 0.9 s. The prompt's attention, 5 s of arithmetic and 1 s of memory, is bound by
+    arithmetic: 5 s. In all 2 + 0.9 + 5 = 7.9 s at 90 W above idle, and 10 W of idle over 9 s: 711 + 90 J.
     """
     assert MEMORY_SHARE == 0.5
-    step_time = StepTime(1.0, 0.0, weights_s=2.0, token_s=0.1, kv_token_s=0.01, pair_s=0.002)
+    step_time = StepTime(1.0, 0.0, 2.0, 0.08, 0.01, 0.002, head_s=0.1, shared_kv_s=0.004)
     gpu = replace(load_gpu("l4"), idle_watts=10.0, peak_watts=100.0)
     power = StepPower.of(gpu, step_time)
     load = Load(tokens=10, sequences=2, decode_kv=100, prefill_kv=100, prefill_pairs=2500)
-    assert power.joules(load, 9.0) == pytest.approx(783)
+    assert power.joules(load, 9.0) == pytest.approx(801)
 
 
 @given(loads, st.sampled_from(GPUS))

@@ -108,7 +108,7 @@ def test_steps_at_once_give_the_instants_of_single_steps(
     plan: list[tuple[int, Arrival]], limits: Limits, by_priority: bool, gap_s: float, frontend_s: float
 ) -> None:
     step_time = StepTime(0.1, 0.01, 0.2, 0.007, 0.003, 0.004)
-    power = StepPower(30.0, 100.0, 0.2, 0.007, 0.003, 0.004, 0.005)
+    power = StepPower(30.0, 100.0, 0.2, 0.007, 0.003, 0.004, 0.001, 0.005, 0.006)
 
     def run(engine: Engine) -> list[Job]:
         jobs = [Job({"id": a.name}, a.order, due * gap_s, a.prompt, a.output, a.priority) for due, a in plan]

@@ -71,7 +71,8 @@ def test_steps_account_for_every_token_block_preemption_and_joule(
     served = [job for job in jobs if job.status == "ok"]
     assert bool(told) == bool(served)
     if served:
-        assert told[0].start_s == min(job.started_s or 0.0 for job in served)
+        first = min(job.started_s or 0.0 for job in served)
+        assert told[0].start_s == first or (case.gangs and told[0].start_s > first)  # the front end
         assert told[-1].end_s >= max(job.finished_s for job in served)
     preemptions = sum(job.preemptions for job in jobs)
     assert sum(step.preemptions for step in told) == preemptions

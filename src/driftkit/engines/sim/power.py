@@ -36,7 +36,7 @@ LOWEST_CLOCK = 0.3
 class StepPower:
     """Joules of a step: watts at no utilisation, what full utilisation adds, and seconds as in StepTime.
 
-    `kv_busy_s` is what a KV token that is read for a single token keeps the card busy for.
+    A KV token read for a single token keeps the card busy for `kv_busy_s`, beside a prompt `shared_busy_s`.
     """
 
     idle_watts: float
@@ -45,32 +45,40 @@ class StepPower:
     token_s: float
     kv_token_s: float
     pair_s: float
+    head_s: float
     kv_busy_s: float
+    shared_busy_s: float
 
     @classmethod
     def of(cls, gpu: Gpu, step_time: StepTime) -> StepPower:
+        pair_s, kv_token_s = step_time.pair_s, step_time.kv_token_s
         return cls(
             idle_watts=gpu.idle_watts,
             dynamic_watts=gpu.peak_watts - gpu.idle_watts,
             weights_s=step_time.weights_s,
             token_s=step_time.token_s,
-            kv_token_s=step_time.kv_token_s,
-            pair_s=step_time.pair_s,
-            kv_busy_s=busy_s(step_time.pair_s, step_time.kv_token_s),
+            kv_token_s=kv_token_s,
+            pair_s=pair_s,
+            head_s=step_time.head_s,
+            kv_busy_s=busy_s(pair_s, kv_token_s),
+            shared_busy_s=busy_s(max(pair_s, step_time.shared_kv_s), kv_token_s),
         )
 
     def joules(self, load: Load, seconds: float) -> float:
         """Of a step that takes `seconds`."""
-        tokens, _, decode_kv, prefill_kv, prefill_pairs = load
-        busy = busy_s(self.token_s * tokens, self.weights_s) + self.kv_busy_s * decode_kv
+        tokens, sequences, decode_kv, prefill_kv, prefill_pairs = load
+        busy = busy_s(self.token_s * tokens + self.head_s * sequences, self.weights_s)
         if prefill_pairs:
+            busy += self.shared_busy_s * decode_kv
             busy += busy_s(self.pair_s * prefill_pairs, self.kv_token_s * prefill_kv)
+        else:
+            busy += self.kv_busy_s * decode_kv
         return self.idle_watts * seconds + self.dynamic_watts * busy
 
-    def decode(self, tokens: int, fixed_s: float, per_kv_s: float) -> tuple[float, float]:
+    def decode(self, requests: int, fixed_s: float, per_kv_s: float) -> tuple[float, float]:
         """(joules, joules per KV token read) of a step in which nobody prefills; of its seconds likewise."""
         idle, dynamic = self.idle_watts, self.dynamic_watts
-        busy = busy_s(self.token_s * tokens, self.weights_s)
+        busy = busy_s((self.token_s + self.head_s) * requests, self.weights_s)
         return idle * fixed_s + dynamic * busy, idle * per_kv_s + dynamic * self.kv_busy_s
 
 
