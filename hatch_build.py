@@ -1,0 +1,97 @@
+"""Compiles the simulator's hot modules with mypyc when driftkit is built; without a C compiler it does not.
+
+The simulator makes some sixty calls of small functions per request, and no one of them stands out: what is
+left to save is the interpreter. FIGURES
+
+The modules stay ordinary Python, and their sources are in every wheel. `pip install` puts the machine code
+beside them; an installation in place (`pip install -e`, `make`) keeps it apart, where tools/compiled_in_place.py
+lets it be imported only while it is of the sources as they are.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+import sysconfig
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from hatchling.builders.hooks.plugin.interface import BuildHookInterface
+
+# A multiplication and an addition in one instruction round once where Python rounds twice, and the same input
+# must give the same bytes, compiled or not. No debugging symbols: they triple the size.
+ENVIRONMENT = {"CFLAGS": "-ffp-contract=off", "MYPYC_DEBUG_LEVEL": "0"}
+#: types of packages that are not there while driftkit is built do not matter to these modules
+MYPY = "--ignore-missing-imports", "--follow-imports=silent"
+
+
+class Plain(Exception):
+    """Why the modules cannot be compiled."""
+
+
+def look_for_compiler() -> None:
+    if os.environ.get("DRIFTKIT_PLAIN"):
+        raise Plain("DRIFTKIT_PLAIN is set")
+    if sys.implementation.name != "cpython":
+        raise Plain(f"mypyc is for CPython, this is {sys.implementation.name}")
+    compiler = (os.environ.get("CC") or sysconfig.get_config_var("CC") or "cc").split()[0]
+    if shutil.which(compiler) is None:
+        raise Plain(f"there is no C compiler, {compiler}")
+    header = Path(sysconfig.get_path("include"), "Python.h")
+    if not header.exists():
+        raise Plain(f"there is no {header}")
+
+
+def compile_modules(source: Path, modules: list[str], folder: Path) -> list[Path]:
+    """The shared objects of `modules`, made from a copy of `source` in `folder`, as paths relative to it."""
+    shutil.copytree(source, folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns("*.so", "__pycache__"))
+    command = [sys.executable, "-m", "mypyc", *MYPY, *modules]
+    flags = {name: f"{os.environ.get(name, '')} {value}".strip() for name, value in ENVIRONMENT.items()}
+    done = subprocess.run(
+        command, cwd=folder, env={**os.environ, **flags}, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    )
+    if done.returncode:
+        raise Plain(next((line for line in reversed(done.stdout.splitlines()) if line), "mypyc failed"))
+    return [path.relative_to(folder) for path in folder.rglob("*.so") if folder / "build" not in path.parents]
+
+
+class CompiledModules(BuildHookInterface[Any]):
+    """hatchling's hook: `modules` and `compiler`, what to compile and what that needs, are in pyproject.toml."""
+
+    def dependencies(self) -> list[str]:
+        try:
+            look_for_compiler()
+        except Plain:
+            return []
+        return list(self.config["compiler"])
+
+    def initialize(self, version: str, build_data: dict[str, Any]) -> None:
+        self._folder = tempfile.TemporaryDirectory()  # until the wheel is written
+        folder, source, modules = Path(self._folder.name), Path(self.root, "src"), self.config["modules"]
+        try:
+            look_for_compiler()
+            compiled = compile_modules(source, modules, folder)
+        except Plain as reason:
+            self.app.display_warning(f"driftkit runs as plain Python, at a third of the speed: {reason}")
+            return
+        build_data["pure_python"] = False
+        build_data["infer_tag"] = True
+        if version == "editable":
+            digests = (f"{hashlib.sha256((source / name).read_bytes()).hexdigest()}  {name}\n" for name in modules)
+            (folder / "sources.sha256").write_text("".join(digests))
+            (folder / "driftkit_compiled.pth").write_text("import driftkit_compiled\n")
+            build_data["force_include_editable"] = {
+                str(folder / "driftkit_compiled.pth"): "driftkit_compiled.pth",
+                str(folder / "sources.sha256"): "driftkit_compiled/sources.sha256",
+                str(Path(self.root, "tools/compiled_in_place.py")): "driftkit_compiled/__init__.py",
+                **{str(folder / path): f"driftkit_compiled/{path}" for path in compiled},
+            }
+        else:
+            build_data["force_include"].update({str(folder / path): str(path) for path in compiled})
+
+    def finalize(self, version: str, build_data: dict[str, Any], artifact_path: str) -> None:
+        self._folder.cleanup()
