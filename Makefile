@@ -46,13 +46,23 @@ imports: $(VENV)/.test-installed
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 
-$(VENV)/.installed: pyproject.toml | $(BIN)/python
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e .
-	@touch $@
+# What is compiled is in pyproject.toml. Where nothing can be installed, without an index for instance, what was
+# installed before goes on: sources edited since then run as plain Python.
+COMPILED := $(shell sed -n 's|^  "\(driftkit/.*[.]py\)",$$|src/\1|p' pyproject.toml)
+INSTALLED_FROM = pyproject.toml hatch_build.py tools/compiled_in_place.py $(COMPILED)
 
-$(VENV)/.test-installed: pyproject.toml | $(BIN)/python
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[test]'
-	@touch $@ $(VENV)/.installed
+define install
+@if $(BIN)/python -m pip install --quiet --disable-pip-version-check -e '$(1)'; then touch $@ $(VENV)/.installed; \
+else test -e $@ && echo "driftkit is not installed anew: going on with what is there"; fi
+@test -e $(VENV)/lib/python*/site-packages/driftkit_compiled || \
+	echo "the simulator runs as plain Python, at a third of the speed: pip install -v -e . says why"
+endef
+
+$(VENV)/.installed: $(INSTALLED_FROM) | $(BIN)/python
+	$(call install,.)
+
+$(VENV)/.test-installed: $(INSTALLED_FROM) | $(BIN)/python
+	$(call install,.[test])
 
 clean:
 	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis

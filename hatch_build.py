@@ -1,11 +1,11 @@
 """Compiles the simulator's hot modules with mypyc when driftkit is built; without a C compiler it does not.
 
-The simulator makes some sixty calls of small functions per request, and no one of them stands out: what is
-left to save is the interpreter. FIGURES
+The simulator makes some sixty calls of small functions per request, and none of them stands out: what is
+left to save is the interpreter's own time. FIGURES
 
 The modules stay ordinary Python, and their sources are in every wheel. `pip install` puts the machine code
-beside them; an installation in place (`pip install -e`, `make`) keeps it apart, where tools/compiled_in_place.py
-lets it be imported only while it is of the sources as they are.
+beside them; an installation in place (`pip install -e`, `make`) keeps it apart in the environment, where
+tools/compiled_in_place.py lets it be imported only while it is of the sources as they are.
 """
 
 from __future__ import annotations
@@ -29,21 +29,21 @@ ENVIRONMENT = {"CFLAGS": "-ffp-contract=off", "MYPYC_DEBUG_LEVEL": "0"}
 MYPY = "--ignore-missing-imports", "--follow-imports=silent"
 
 
-class Plain(Exception):
+class PlainError(Exception):
     """Why the modules cannot be compiled."""
 
 
 def look_for_compiler() -> None:
     if os.environ.get("DRIFTKIT_PLAIN"):
-        raise Plain("DRIFTKIT_PLAIN is set")
+        raise PlainError("DRIFTKIT_PLAIN is set")
     if sys.implementation.name != "cpython":
-        raise Plain(f"mypyc is for CPython, this is {sys.implementation.name}")
+        raise PlainError(f"mypyc is for CPython, this is {sys.implementation.name}")
     compiler = (os.environ.get("CC") or sysconfig.get_config_var("CC") or "cc").split()[0]
     if shutil.which(compiler) is None:
-        raise Plain(f"there is no C compiler, {compiler}")
+        raise PlainError(f"there is no C compiler, {compiler}")
     header = Path(sysconfig.get_path("include"), "Python.h")
     if not header.exists():
-        raise Plain(f"there is no {header}")
+        raise PlainError(f"there is no {header}")
 
 
 def compile_modules(source: Path, modules: list[str], folder: Path) -> list[Path]:
@@ -52,20 +52,25 @@ def compile_modules(source: Path, modules: list[str], folder: Path) -> list[Path
     command = [sys.executable, "-m", "mypyc", *MYPY, *modules]
     flags = {name: f"{os.environ.get(name, '')} {value}".strip() for name, value in ENVIRONMENT.items()}
     done = subprocess.run(
-        command, cwd=folder, env={**os.environ, **flags}, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+        command,
+        cwd=folder,
+        env={**os.environ, **flags},
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
     )
     if done.returncode:
-        raise Plain(next((line for line in reversed(done.stdout.splitlines()) if line), "mypyc failed"))
+        raise PlainError(next((line for line in reversed(done.stdout.splitlines()) if line), "mypyc failed"))
     return [path.relative_to(folder) for path in folder.rglob("*.so") if folder / "build" not in path.parents]
 
 
 class CompiledModules(BuildHookInterface[Any]):
-    """hatchling's hook: `modules` and `compiler`, what to compile and what that needs, are in pyproject.toml."""
+    """hatchling's hook. What to compile, `modules`, and what compiles, `compiler`, are in pyproject.toml."""
 
     def dependencies(self) -> list[str]:
         try:
             look_for_compiler()
-        except Plain:
+        except PlainError:
             return []
         return list(self.config["compiler"])
 
@@ -75,20 +80,26 @@ class CompiledModules(BuildHookInterface[Any]):
         try:
             look_for_compiler()
             compiled = compile_modules(source, modules, folder)
-        except Plain as reason:
+        except PlainError as reason:
             self.app.display_warning(f"driftkit runs as plain Python, at a third of the speed: {reason}")
             return
         build_data["pure_python"] = False
         build_data["infer_tag"] = True
         if version == "editable":
-            digests = (f"{hashlib.sha256((source / name).read_bytes()).hexdigest()}  {name}\n" for name in modules)
+            digests = (
+                f"{hashlib.sha256((source / name).read_bytes()).hexdigest()}  {name}\n" for name in modules
+            )
             (folder / "sources.sha256").write_text("".join(digests))
             (folder / "driftkit_compiled.pth").write_text("import driftkit_compiled\n")
             build_data["force_include_editable"] = {
                 str(folder / "driftkit_compiled.pth"): "driftkit_compiled.pth",
                 str(folder / "sources.sha256"): "driftkit_compiled/sources.sha256",
                 str(Path(self.root, "tools/compiled_in_place.py")): "driftkit_compiled/__init__.py",
-                **{str(folder / path): f"driftkit_compiled/{path}" for path in compiled},
+                # the library that they share is imported by its own name
+                **{
+                    str(folder / path): f"driftkit_compiled/{path}" if path.parent.name else str(path)
+                    for path in compiled
+                },
             }
         else:
             build_data["force_include"].update({str(folder / path): str(path) for path in compiled})

@@ -18,6 +18,7 @@ from statistics import median
 
 import orjson
 
+from driftkit.engines.sim import scheduler
 from driftkit.engines.sim.profile import load_gpu, load_model
 from driftkit.engines.sim.simulation import Setup, simulate
 from driftkit.policies.base import Policy, parse
@@ -121,6 +122,7 @@ def main() -> None:
     if len(sys.argv) != 2:
         raise SystemExit(__doc__)
     records = read(sys.argv[1])
+    print(f"compiled: {'no' if scheduler.__file__.endswith('.py') else 'yes'}")
     print(f"{len(records)} requests\n")
     loads(records)
     growth(records)

@@ -19,6 +19,7 @@ from typing import Literal
 
 import orjson
 
+from driftkit.engines.sim import scheduler
 from driftkit.engines.sim.simulation import Setup, simulate
 from driftkit.policies.base import parse
 from driftkit.records.completion import in_order_of_arrival, job_of
@@ -56,6 +57,7 @@ def main() -> None:
                     sink.write(orjson.dumps(orjson.loads(line)))
 
         yardstick = median_s(loop)
+        print(f"compiled: {'no' if scheduler.__file__.endswith('.py') else 'yes'}")
         print(f"{requests} requests; orjson loads+dumps loop: {requests / yardstick:,.0f} records/s\n")
         print("policy    batching    simulation, requests/s   driftkit run, requests/s   of loads+dumps")
         for policy in ("fifo", "sjf", "weighted"):

@@ -7,6 +7,7 @@ from typing import ClassVar
 import pytest
 
 from driftkit import registry
+from driftkit.engines.base import Engine
 from driftkit.engines.sim.engine import Simulator
 from driftkit.engines.sim.latency import StepTime
 from driftkit.engines.sim.scheduler import Limits
@@ -57,15 +58,25 @@ def test_what_breaks_the_contract_is_said(policy: type[StaticPolicy], says: str)
         check_policy(policy)
 
 
-class Backwards(Simulator):
+class Backwards:
+    name = "backwards"
+
+    def __init__(self, engine: Engine) -> None:
+        self.max_num_seqs = engine.max_num_seqs
+        self.submit = engine.submit
+        self._engine = engine
+
     def advance(self, until: float) -> list[Job]:
-        ended = super().advance(until)
+        ended = self._engine.advance(until)
         for job in ended:
             job.finished_s = 100 - job.finished_s
         return ended
 
 
 def test_an_engine_whose_time_runs_backwards_is_caught() -> None:
-    limits = Limits(256, 16, 2000, block_size=4, max_model_len=140)
+    limits, step_time = (
+        Limits(256, 16, 2000, block_size=4, max_model_len=140),
+        StepTime(0.01, 0, 0.02, 0, 0, 0),
+    )
     with pytest.raises(AssertionError, match=r"backwards|out of order"):
-        check_engine(lambda: Backwards(limits, StepTime(0.01, 0, 0.02, 0, 0, 0), by_priority=False))
+        check_engine(lambda: Backwards(Simulator(limits, step_time, by_priority=False)))

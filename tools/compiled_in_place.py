@@ -1,52 +1,50 @@
-"""Imports the compiled modules of a driftkit that is installed in place, while they are of its sources as they are.
+"""Imports the compiled modules of a driftkit that is installed in place, while they are of its sources.
 
-hatch_build.py installs this file as the package `driftkit_compiled`, with what it compiled, and a .pth file that
-imports it whenever Python starts. Whoever edits a source, or checks out another version, runs the sources until
-the next `make` or `pip install -e .`: machine code of other sources is never run.
+hatch_build.py installs this file as the package `driftkit_compiled`, with what it compiled, and a .pth file
+that imports it whenever Python starts: hence nothing is imported here before it is needed. Whoever edits a
+source, or checks out another version, runs the sources until the next `make` or `pip install -e .`.
 """
 
 from __future__ import annotations
 
-import os
 import sys
 from importlib.machinery import EXTENSION_SUFFIXES, ModuleSpec
-from typing import Any
 
-HERE = os.path.dirname(__file__)
+HERE = __file__.rpartition("/")[0]
+with open(f"{HERE}/sources.sha256") as lines:
+    DIGESTS = {path: digest for digest, path in map(str.split, lines)}
+PATHS = {path.removesuffix(".py").replace("/", "."): path for path in DIGESTS}
 
 
-def are_of(sources: str) -> bool:
-    """Whether every compiled module was made of the file of its name in the folder `sources`."""
+def current() -> bool:
+    """Whether every module was compiled from the file that would be imported instead."""
     import hashlib
+    from pathlib import Path
 
-    with open(os.path.join(HERE, "sources.sha256")) as file:
-        for line in file:
-            digest, name = line.split()
-            with open(os.path.join(sources, name), "rb") as source:
-                if hashlib.sha256(source.read()).hexdigest() != digest:
-                    return False
-    return True
+    sources = Path(sys.modules["driftkit"].__path__[0]).parent
+    return all(
+        hashlib.sha256((sources / path).read_bytes()).hexdigest() == digest
+        for path, digest in DIGESTS.items()
+    )
 
 
 class CompiledModules:
-    """A finder of modules: all that were compiled, or none."""
+    """A finder of modules: of all that were compiled, or, since they call each other, of none."""
 
-    def __init__(self) -> None:
-        self._current: bool | None = None
+    checked = False
 
-    def find_spec(self, name: str, path: Any = None, target: Any = None) -> ModuleSpec | None:
-        if not name.startswith("driftkit.") and not name.endswith("__mypyc"):
+    def find_spec(self, name: str, path: object = None, target: object = None) -> ModuleSpec | None:
+        if name not in PATHS:
             return None
-        file = os.path.join(HERE, *name.split(".")) + EXTENSION_SUFFIXES[0]
-        if not os.path.exists(file):
+        if not self.checked and not current():
+            sys.meta_path.remove(self)
             return None
-        if self._current is None:
-            self._current = are_of(os.path.dirname(sys.modules["driftkit"].__path__[0]))
-        if not self._current:
-            return None
+        self.checked = True
         from importlib.util import spec_from_file_location
 
-        return spec_from_file_location(name, file)
+        return spec_from_file_location(
+            name, f"{HERE}/{PATHS[name].removesuffix('.py')}{EXTENSION_SUFFIXES[0]}"
+        )
 
 
 sys.meta_path.insert(0, CompiledModules())
