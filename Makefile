@@ -55,7 +55,7 @@ define install
 @if $(BIN)/python -m pip install --quiet --disable-pip-version-check -e '$(1)'; then touch $@ $(VENV)/.installed; \
 else test -e $@ && echo "driftkit is not installed anew: going on with what is there"; fi
 @test -e $(VENV)/lib/python*/site-packages/driftkit_compiled || \
-	echo "the simulator runs as plain Python, at a third of the speed: pip install -v -e . says why"
+	echo "the simulator runs as plain Python, two to three times slower: pip install -v -e . says why"
 endef
 
 $(VENV)/.installed: $(INSTALLED_FROM) | $(BIN)/python

@@ -8,7 +8,6 @@ source, or checks out another version, runs the sources until the next `make` or
 from __future__ import annotations
 
 import sys
-from importlib.machinery import EXTENSION_SUFFIXES, ModuleSpec
 
 HERE = __file__.rpartition("/")[0]
 with open(f"{HERE}/sources.sha256") as lines:
@@ -22,10 +21,14 @@ def current() -> bool:
     from pathlib import Path
 
     sources = Path(sys.modules["driftkit"].__path__[0]).parent
-    return all(
-        hashlib.sha256((sources / path).read_bytes()).hexdigest() == digest
-        for path, digest in DIGESTS.items()
-    )
+    for path, digest in DIGESTS.items():
+        try:
+            source = (sources / path).read_bytes()
+        except FileNotFoundError:
+            return False
+        if hashlib.sha256(source).hexdigest() != digest:
+            return False
+    return True
 
 
 class CompiledModules:
@@ -33,13 +36,14 @@ class CompiledModules:
 
     checked = False
 
-    def find_spec(self, name: str, path: object = None, target: object = None) -> ModuleSpec | None:
+    def find_spec(self, name: str, path: object = None, target: object = None) -> object:
         if name not in PATHS:
             return None
         if not self.checked and not current():
             sys.meta_path.remove(self)
             return None
         self.checked = True
+        from importlib.machinery import EXTENSION_SUFFIXES
         from importlib.util import spec_from_file_location
 
         return spec_from_file_location(
