@@ -5,9 +5,9 @@ left to save is the interpreter's own time. Requests per CPU second of Azure's c
 by benchmarks/simulator_scale.py, one way after the other (a busy x86-64 machine, CPython 3.11, mypyc 2.4):
 
     load 0.5 to 1.5, fifo and sjf          plain           compiled      times
-    synchronous                    62,000-87,000    135,000-241,000    2.2-3.3
-    asynchronous                   53,000-79,000    112,000-203,000    2.0-3.1
-    a quarter of the KV blocks     57,000-73,000    126,000-229,000    2.1-3.1
+    synchronous                    58,000-86,000    135,000-233,000    2.2-3.5
+    asynchronous                   47,000-75,000    132,000-197,000    2.1-3.3
+    a quarter of the KV blocks     50,000-64,000    128,000-219,000    2.5-3.4
 
 The modules stay ordinary Python, and their sources are in every wheel. `pip install` puts the machine code
 beside them; an installation in place (`pip install -e`, `make`) keeps it apart in the environment, where

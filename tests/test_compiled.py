@@ -54,7 +54,7 @@ TIGHT = ["--num-gpu-blocks", "140", "--max-model-len", "2048", "--max-num-batche
         ("sjf", TIGHT),
         ("fifo", [*TIGHT, "--async-scheduling", "--watermark", "0.1", "--no-scheduler-reserve-full-isl"]),
         ("weighted", ["--max-concurrency", "8", "--feedback"]),
-        ("aging", [*TIGHT, "--no-async-scheduling", "--step-time-scale", "2"]),
+        ("aging", [*TIGHT, "--no-async-scheduling", "--step-time-scale", "2", "--power-cap", "60"]),
     ],
     ids=lambda value: value if isinstance(value, str) else " ".join(value),
 )
