@@ -94,8 +94,9 @@ class CompiledModules(BuildHookInterface[Any]):
         build_data["pure_python"] = False
         build_data["infer_tag"] = True
         if version == "editable":
+            # of the copy that was compiled: the sources may have been edited since
             digests = (
-                f"{hashlib.sha256((source / name).read_bytes()).hexdigest()}  {name}\n" for name in modules
+                f"{hashlib.sha256((folder / name).read_bytes()).hexdigest()}  {name}\n" for name in modules
             )
             (folder / "sources.sha256").write_text("".join(digests))
             (folder / "driftkit_compiled.pth").write_text("import driftkit_compiled\n")
