@@ -4,7 +4,7 @@ Rules are numbered as in tests/reference_scheduler.py, which takes every request
 requests are kept as a group: all do the same thing every step, one token each. `_tick` counts the steps
 planned, a member stores only `base` with `computed = base + _tick`, and a step costs the same for one member
 as for a thousand. What singles a member out is found, not searched for: when it ends (a heap on the tick of
-its last token) and when it needs a KV block (members counted by `base` modulo the block size).
+its last token) and when it needs a KV block (members by `base` modulo the block size).
 
 Members always find budget, because vLLM insists on `max_num_batched_tokens >= max_num_seqs`, unless a prompt
 admitted before them uses it up. Then, and when blocks run out, a step is decided one by one.
@@ -127,10 +127,10 @@ class Scheduler:
         # steps planned and steps that have ended
         self._tick = 0
         self._ended = 0
-        # the decoding group: how many, what they have computed, how many of each residue, who ends when
+        # the decoding group: how many, what they have computed, who by residue, who ends when
         self._decoding = 0
         self._decoding_computed = 0
-        self._needing = [0] * limits.block_size
+        self._needing: list[dict[int, Sequence]] = [{} for _ in range(limits.block_size)]
         self._ends: list[tuple[int, int, Sequence]] = []
         #: what a member there from the beginning would have cost, at a token a step
         self.member_joules = 0.0
@@ -176,7 +176,7 @@ class Scheduler:
         if self.limits.async_scheduling:
             self._set_ending_aside()
         running = len(self.running)
-        needing = self._needing[-self._tick % self.limits.block_size]
+        needing = len(self._needing[-self._tick % self.limits.block_size])
         idle = idle_computed = 0
         if not self._single and needing <= self.cache.free:
             self.cache.free -= needing
@@ -239,8 +239,8 @@ class Scheduler:
             cycles = min(most // block, free // decoding)
             free -= cycles * decoding
             steps = cycles * block
-            while steps < most and self._needing[-(self._tick + steps) % block] <= free:
-                free -= self._needing[-(self._tick + steps) % block]
+            while steps < most and (needing := len(self._needing[-(self._tick + steps) % block])) <= free:
+                free -= needing
                 steps += 1
             most = steps
         return most, decoding, self._decoding_computed + decoding
@@ -249,12 +249,10 @@ class Scheduler:
         """Plan and end so many of the `decode_steps`; `finish` follows. `member_joules`: as it is then."""
         block, decoding, needing = self.limits.block_size, self._decoding, self._needing
         first = -self._tick % block  # who needs a block in the first step, and down from there
-        last = first - steps % block
-        if last >= -1:
-            blocks = sum(needing[last + 1 : first + 1])
-        else:
-            blocks = sum(needing[: first + 1]) + sum(needing[last + 1 :])
-        self.cache.free -= blocks + steps // block * decoding
+        blocks = steps // block * decoding
+        for place in range(first, first - steps % block, -1):
+            blocks += len(needing[place])
+        self.cache.free -= blocks
         self._tick += steps
         self._ended += steps
         self._decoding_computed += steps * decoding
@@ -283,9 +281,8 @@ class Scheduler:
             return 0, 0
         if missing is None:
             return self._schedule_one_by_one(list(self.running.values()))
-        tick, block = self._tick, self.limits.block_size
-        asking = [s for s in self.running.values() if s.state != DECODING or not (s.base + tick) % block]
-        return self._schedule_one_by_one(asking)
+        asking = {**self._needing[-self._tick % self.limits.block_size], **self._single}
+        return self._schedule_one_by_one([asking[admitted] for admitted in sorted(asking)])
 
     def _schedule_together(self) -> int | None:
         """Rules 3-6, if all who run can have what they ask for, but for the one admitted last.
@@ -295,7 +292,7 @@ class Scheduler:
         block = self.limits.block_size
         threshold = self._prefill_threshold()
         budget = self.limits.max_num_batched_tokens - self._decoding
-        need = self._needing[-self._tick % block]
+        need = len(self._needing[-self._tick % block])
         grants = []
         last = next(reversed(self.running), -1)
         for admitted, sequence in sorted(self._single.items()):
@@ -367,7 +364,7 @@ class Scheduler:
         if len(left_out) < self._decoding or self._grants:  # else there is no step, and no tick
             self._decoding_computed -= len(left_out)
             for sequence in left_out:
-                self._needing[sequence.base % self.limits.block_size] -= 1
+                del self._needing[sequence.base % self.limits.block_size][sequence.admitted]
                 sequence.base -= 1
                 self._left_out.append(sequence)
                 self._enroll(sequence)
@@ -513,7 +510,7 @@ class Scheduler:
 
     def _enroll(self, sequence: Sequence) -> None:
         """Note when it will need blocks and when it will end; its last token is never computed."""
-        self._needing[sequence.base % self.limits.block_size] += 1
+        self._needing[sequence.base % self.limits.block_size][sequence.admitted] = sequence
         sequence.end_tick = sequence.last - 1 - sequence.base
         heapq.heappush(self._ends, (sequence.end_tick, sequence.admitted, sequence))
 
@@ -522,7 +519,7 @@ class Scheduler:
         sequence.joules += self.member_joules
         self._decoding -= 1
         self._decoding_computed -= sequence.computed
-        self._needing[sequence.base % self.limits.block_size] -= 1
+        del self._needing[sequence.base % self.limits.block_size][sequence.admitted]
 
     def finish(self) -> list[Sequence]:
         """Those whose last token was of a step that has ended: their blocks are free."""
