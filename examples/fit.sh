@@ -2,7 +2,8 @@
 # Observe, fit, replay, compare: make the simulator's constants those of a server from a log of its requests.
 #
 #   examples/fit.sh                                 on a recording of vLLM that comes along
-#   examples/fit.sh LOG [OPTION]... [-- MAP]...     on yours: simulator options, then what gen --map takes
+#   examples/fit.sh LOG [OPTION VALUE]... [-- MAP]...   on yours: the simulator's options, with how the server was
+#                                                   started, then what gen --map takes
 #
 # For instance: examples/fit.sh log.csv --gpu a10g --served-model qwen2.5-7b -- arrival_s=t prompt_tokens=in \
 #   actual_output_tokens=out first_token_s=first finished_s=end
@@ -20,7 +21,14 @@ if [ $# -gt 0 ]; then
   shift
   case $log in *.csv | *.csv.gz) format=csv ;; esac
   limits=() start=() map=()
-  while [ $# -gt 0 ] && [ "$1" != -- ]; do start+=("$1") && shift; done
+  while [ $# -gt 0 ] && [ "$1" != -- ]; do
+    case $1 in # where the fit starts from; all else holds after it too
+      --gpu=* | --served-model=* | --profile=*) start+=("$1") ;;
+      --gpu | --served-model | --profile) start+=("$1" "$2") && shift ;;
+      *) limits+=("$1") ;;
+    esac
+    shift
+  done
   [ $# -gt 0 ] && shift
   map=("$@")
 fi

@@ -704,7 +704,8 @@ class TestOptionsThatWouldDoNothing:
     ) -> None:
         data = getattr(stages, stage).read_bytes()
         result = run([command], data)
-        assert said(result, 0) == [f"driftkit {command}: nothing to do: all 48 records are of another kind"]
+        (line,) = said(result, 0)
+        assert line.startswith(f"driftkit {command}: nothing to do: all 48 records are of another kind")
         assert result.stdout == data
 
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from cli import ok, records, run, said
 from driftkit.engines.sim import fit as fitting
-from driftkit.engines.sim.profile import load_gpu, load_model
+from driftkit.engines.sim.profile import load_gpu, load_model, read
 from driftkit.engines.sim.simulation import Setup
 from driftkit.policies.base import parse
 
@@ -182,3 +182,19 @@ def test_a_server_with_other_limits_than_the_replay(tmp_path: Path) -> None:
 def test_calls_that_cannot_be(args: list[str], says: str) -> None:
     line, *_ = said(run(["calibrate", *args], DATA), 2)
     assert says in line
+
+
+def test_the_limits_that_a_profile_holds_are_in_it_and_the_others_are_named(tmp_path: Path) -> None:
+    limits = ["--max-num-seqs", "6", "--max-model-len", "9000", "--no-async-scheduling"]
+    others = ["--num-gpu-blocks", "600", "--no-enable-prefix-caching"]
+    measured = ok(["run", *limits, *others], DATA)
+    fitted = run(["calibrate", "--fit", "engine", *limits, *others], measured)
+    assert b"Beside --profile give again: --num-gpu-blocks 600 --no-enable-prefix-caching\n" in fitted.stdout
+    path = tmp_path / "fitted.toml"
+    path.write_bytes(fitted.stdout)
+    gpu, model = read(fitted.stdout)
+    assert (gpu.max_num_seqs, gpu.async_scheduling, model.max_model_len) == (6, False, 9000)
+    # the same server again, with what the comment says and no more
+    again = ok(["run", "--profile", str(path), *others], DATA)
+    ends = [[json.loads(line)["finished_s"] for line in out.splitlines()] for out in (measured, again)]
+    assert max(ends[1]) == pytest.approx(max(ends[0]), rel=0.03)

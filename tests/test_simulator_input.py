@@ -180,3 +180,25 @@ def test_steps_however_short_are_counted_without_trying_them_all(
     elif steps > 1:
         assert stretch.end(steps) >= until
     assert not steps or steps == 1 or stretch.end(steps - 1) < until
+
+
+def test_many_rejected_requests_are_two_lines() -> None:
+    many = jsonl([{**REQUEST, "id": f"r{n}", "prompt_tokens": 700} for n in range(50)])
+    result = run(["run", *SMALL], many)
+    assert result.returncode == 3
+    lines = result.stderr.decode().splitlines()
+    assert "request r0 was rejected" in lines[0]
+    assert lines[1:] == ["driftkit run: 50 of 50 requests were not served"]
+
+
+def test_a_model_that_does_not_fit_is_told_so() -> None:
+    line, hint = said(
+        run(["run", "--served-model", "llama-3.1-8b", "--gpu-memory-utilization", "0.5"], one()), 2
+    )
+    assert line.endswith("llama-3.1-8b and its KV cache do not fit into 0.5 of the memory of l4")
+    assert "--gpu-memory-utilization" in hint
+
+
+def test_completions_are_not_replayed_by_mistake_without_a_word() -> None:
+    result = run(["run"], ok(["run"], one()))
+    assert result.stderr.decode().endswith("to send completions again: gen --trace FILE --as requests\n")

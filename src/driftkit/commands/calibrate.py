@@ -16,6 +16,12 @@ if TYPE_CHECKING:
     from driftkit.engines.sim.fit import Error, Fit, Observed, Run
     from driftkit.engines.sim.simulation import Setup
 
+#: options of the simulator whose values are in a profile
+HELD = {
+    *("gpu", "served_model", "profile", "power_cap"),
+    *("max_num_batched_tokens", "max_num_seqs", "max_model_len", "async_scheduling"),
+}
+
 
 @click.command(
     epilog="Methods: ratio, the default, learns actual/estimate per tenant and category, shrunk towards the "
@@ -31,7 +37,11 @@ if TYPE_CHECKING:
     "memory_efficiency, compute_efficiency, step_overhead_s, sequence_overhead_s and frontend_s are moved "
     "until each request's end-to-end latency, TTFT and TPOT come closest. Of the first half by arrival at "
     "most 1,000 completions are fitted; the second is held out, and the errors of both are shown. "
-    "Completions without first_token_s are fitted by their end-to-end latency alone."
+    "Completions without first_token_s are fitted by their end-to-end latency alone. Of a server that was "
+    "busy all the time only how long a step takes can be told, less what each constant has in it: ask a "
+    "fitted profile about other loads and policies, not about other cards. Limits of the server that are "
+    "given by options are written into the profile where it has them; the others, --num-gpu-blocks above "
+    "all, are to be given again, and its comments name them."
 )
 @click.option(
     "--method",
@@ -87,7 +97,8 @@ def command(
                 raise click.UsageError(
                     f"{_option(option)}: nothing to do with --fit", click.get_current_context()
                 )
-        return _fit_engine(outcome, setup_of(simulator), files, on_error, rejects)
+        beside = _beside(simulator)
+        return _fit_engine(outcome, setup_of(simulator), beside, files, on_error, rejects)
     for option in simulator:
         if given(option):
             raise click.UsageError(f"{_option(option)} goes with --fit engine", click.get_current_context())
@@ -134,7 +145,12 @@ def _option(parameter: str) -> str:
 
 
 def _fit_engine(
-    outcome: Outcome, start: Setup, files: tuple[str, ...], on_error: str, rejects: str | None
+    outcome: Outcome,
+    start: Setup,
+    beside: list[str],
+    files: tuple[str, ...],
+    on_error: str,
+    rejects: str | None,
 ) -> int:
     from driftkit.engines.sim import fit as fitting
     from driftkit.errors import DriftkitError, FieldError, UsageError
@@ -181,13 +197,15 @@ def _fit_engine(
         (what, fitting.errors(*(side.part(these) for side in (run.latencies, before, after))))
         for what, these in (("fitted", slice(fit.fitted)), ("held out", slice(fit.judged, None)))
     ]
-    lines = [*_provenance(run, start, fit), "", *_table(halves)]
+    lines = [*_provenance(run, start, fit), *beside, "", *_table(halves)]
     for line in lines:
         click.echo(line, err=True)
     for name in fit.at_bounds:
         value = getattr(fit.setup.gpu, name)
         outcome.warn(f"{name} went to its bound, {value:g}: the engine is not what the profile says it is")
-    stdout().write(fitting.written(fit.setup.gpu, fit.setup.served_model, lines).encode())
+    if not _closer(halves[1][1]):
+        outcome.warn("held out, the fit is no better than what it started from")
+    stdout().write(fitting.written(*fitting.profile_of(fit.setup), lines).encode())
     stdout().flush()
     return outcome.status
 
@@ -200,6 +218,24 @@ def _table(halves: list[tuple[str, list[Error]]]) -> list[str]:
             cells = f"{one.measured_s:>10.4g} {one.before_s:>10.4g} {one.after_s:>10.4g} {one.percent:>+8.2f}"
             lines.append(f"{what:<9} {one.metric:<6} {one.statistic:<4} {cells}")
     return lines
+
+
+def _closer(errors: list[Error]) -> bool:
+    """Whether the replay's mean latencies are closer to the measured ones than before."""
+    means = [one for one in errors if one.statistic == "mean"]
+    before = sum(abs(one.before_s / one.measured_s - 1) for one in means)
+    return sum(abs(one.after_s / one.measured_s - 1) for one in means) <= before
+
+
+def _beside(simulator: dict[str, Any]) -> list[str]:
+    """A line with the options given that the profile will not hold."""
+    options = []
+    for param in click.get_current_context().command.params:
+        name = param.name or ""
+        if name in simulator and name not in HELD and given(name):
+            value, on, off = simulator[name], param.opts, param.secondary_opts
+            options.append((on if value else off)[0] if off else f"{on[0]} {value}")
+    return [f"Beside --profile give again: {' '.join(options)}"] if options else []
 
 
 def _provenance(run: Run, start: Setup, fit: Fit) -> list[str]:

@@ -209,9 +209,10 @@ def command(
                     cut += cut_by_the_engine(job)
                     if job.status != "ok":
                         unserved += 1
-                        outcome.warn_once(
-                            f"request {job.record['id']} was {job.status}: {job.error}; see status, error"
-                        )
+                        if unserved == 1:
+                            outcome.warn(
+                                f"request {job.record['id']} was {job.status}: {job.error}; see status, error"
+                            )
                     writer.write(completion(job, run))
     outcome.failed += unserved
     if cut:

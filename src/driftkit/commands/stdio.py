@@ -134,7 +134,9 @@ def reading(outcome: Outcome, files: Sequence[str], on_error: str, rejects: str 
         reader = Reader(sources, on_error=cast("OnError", on_error), rejects=sink, warn=outcome.warn)
         yield reader
         if reader.passed and not reader.taken:
-            outcome.warn(f"nothing to do: all {reader.passed} records are of another kind")
+            what = f"nothing to do: all {reader.passed} records are of another kind"
+            replay = "; to send completions again: gen --trace FILE --as requests"
+            outcome.warn(what + (replay if outcome.name in ("schedule", "run") else ""))
         if reader.skipped:
             outcome.failed += reader.skipped
             outcome.warn(

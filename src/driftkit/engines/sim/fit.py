@@ -298,6 +298,18 @@ def _with(setup: Setup, names: list[str], logarithms: NDArray[np.float64]) -> Se
     return replace(setup, gpu=replace(setup.gpu, **constants))
 
 
+def profile_of(setup: Setup) -> tuple[Gpu, Model]:
+    """What `setup` was, with the limits that a profile holds."""
+    limits = setup.limits()
+    gpu = replace(
+        setup.gpu,
+        max_num_batched_tokens=limits.max_num_batched_tokens,
+        max_num_seqs=limits.max_num_seqs,
+        async_scheduling=limits.async_scheduling,
+    )
+    return gpu, replace(setup.served_model, max_model_len=limits.max_model_len)
+
+
 def written(gpu: Gpu, model: Model, comments: Iterable[str]) -> str:
     """A profile as `--profile` reads it."""
     lines = [f"# {comment}".rstrip() for comment in comments]

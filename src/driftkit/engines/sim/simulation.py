@@ -62,6 +62,12 @@ class Setup:
         blocks = self.num_gpu_blocks
         if blocks is None:
             blocks = kv_blocks(gpu, model, self.block_size, self.gpu_memory_utilization)
+            if blocks < 2:
+                share = f"{self.gpu_memory_utilization:g} of the memory of {gpu.name}"
+                raise UsageError(
+                    f"{model.name} and its KV cache do not fit into {share}",
+                    hint="another --gpu or --served-model, or more --gpu-memory-utilization",
+                )
         return Limits(
             max_num_batched_tokens=self.max_num_batched_tokens or gpu.max_num_batched_tokens,
             max_num_seqs=self.max_num_seqs or gpu.max_num_seqs,
