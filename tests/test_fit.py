@@ -10,7 +10,7 @@ import pytest
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
-from cli import ok, records, run, said
+from cli import jsonl, ok, records, run, said
 from driftkit.engines.sim import fit as fitting
 from driftkit.engines.sim.profile import load_gpu, load_model, read
 from driftkit.engines.sim.simulation import Setup
@@ -198,3 +198,40 @@ def test_the_limits_that_a_profile_holds_are_in_it_and_the_others_are_named(tmp_
     again = ok(["run", "--profile", str(path), *others], DATA)
     ends = [[json.loads(line)["finished_s"] for line in out.splitlines()] for out in (measured, again)]
     assert max(ends[1]) == pytest.approx(max(ends[0]), rel=0.03)
+
+
+@pytest.mark.parametrize(
+    ("fields", "says"),
+    [
+        ({"prefix_hashes": [1, 2]}, "prefix_block_tokens"),
+        ({"prefix_hashes": [[1], 2], "prefix_block_tokens": 16}, "prefix_hashes"),
+        ({"session": ["a"]}, "session"),
+        ({"actual_output_tokens": 0}, "actual_output_tokens"),
+    ],
+)
+def test_what_cannot_be_replayed_is_refused_in_a_line(fields: dict[str, object], says: str) -> None:
+    completions = [{**record, **fields} for record in records(ok(["run"], DATA))]
+    lines = said(run(["calibrate", "--fit", "engine"], jsonl(completions)), 1)
+    assert says in lines[0]
+
+
+def test_a_client_that_notes_no_first_token_is_fitted_by_the_end() -> None:
+    """Whoever does not stream has the first token with the last, or none to tell."""
+    completions = records(ok(["run"], DATA))
+    for record in completions:
+        record["first_token_s"] = record["finished_s"]
+    result = run(["calibrate", "--fit", "engine"], jsonl(completions))
+    assert result.returncode == 0, result.stderr
+    assert b"e2e_s" in result.stdout
+    assert b"tpot_s" not in result.stdout
+
+
+def test_a_constant_that_starts_at_its_bound_did_not_go_there(tmp_path: Path) -> None:
+    path = tmp_path / "full.toml"
+    start = fitting.profile_of(Setup(load_gpu("l4"), load_model("qwen1.5-1.8b")))
+    path.write_text(fitting.written(replace(start[0], memory_efficiency=1.0), start[1], []))
+    result = run(
+        ["calibrate", "--fit", "engine", "--profile", str(path)], ok(["run", "--profile", str(path)], DATA)
+    )
+    assert result.returncode == 0, result.stderr
+    assert b"memory_efficiency went to its bound" not in result.stderr

@@ -34,15 +34,15 @@ def current() -> bool:
 class CompiledModules:
     """A finder of modules: of all that were compiled, or, since they call each other, of none."""
 
-    checked = False
+    checked = stale = False
 
     def find_spec(self, name: str, path: object = None, target: object = None) -> object:
         if name not in PATHS:
             return None
-        if not self.checked and not current():
-            sys.meta_path.remove(self)
+        if not self.checked:
+            self.checked, self.stale = True, not current()
+        if self.stale:
             return None
-        self.checked = True
         from importlib.machinery import EXTENSION_SUFFIXES
         from importlib.util import spec_from_file_location
 

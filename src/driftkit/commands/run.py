@@ -99,6 +99,9 @@ def command(
     from driftkit.records.unique import UniqueIds
 
     outcome = Outcome("run")
+    if steps is not None and steps == rejects:
+        raise click.UsageError("--steps and --rejects need a file each", click.get_current_context())
+    kept = [*(files or ["-"]), *filter(None, (simulator["profile"], simulator["served_model"]))]
     setup = setup_of(simulator)
     if not feedback and (method or state):
         raise click.UsageError("--method and --state go with --feedback", click.get_current_context())
@@ -173,7 +176,7 @@ def command(
         write_step = None
         if steps is not None:
             unbuffered |= follow
-            write_step = stack.enter_context(records_beside("--steps", steps, files, unbuffered))
+            write_step = stack.enter_context(records_beside("--steps", steps, kept, unbuffered))
         read_jobs = (job for job in reader.records("request", read, untouched) if job is not None)
         jobs = read_jobs if follow else iter(in_order_of_arrival(list(read_jobs)))
         first = next(jobs, None)

@@ -18,17 +18,21 @@ _check_request = checker(
         "policy",
         "priority",
         "prompt_tokens",
-        "session",
-        "prefix_hashes",
-        "prefix_block_tokens",
     ),
 )
+_check_sharing = checker((), ("session", "prefix_hashes", "prefix_block_tokens"))
 _check_truth = checker(("trace_output_tokens",), ("trace_output_words",))
 
 
 def check_request(record: Record) -> None:
     """What every engine reads of a record, checked when it is read."""
     _check_request(record)
+    check_sharing(record)
+
+
+def check_sharing(record: Record) -> None:
+    """What says which prompts begin alike."""
+    _check_sharing(record)
     hashes = record.get("prefix_hashes")
     if hashes:
         for name in hashes:

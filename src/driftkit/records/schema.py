@@ -109,7 +109,9 @@ _FIELDS = (
     Field("temperature", "number", "gen", "sampling temperature", minimum=0, maximum=MOST),
     _tokens("trace_output_tokens", "gen", "true output length, for replay, simulation and oracles only", 1),
     _tokens("trace_output_words", "gen", "the same output counted in whitespace words", 1),
-    Field("session", "string", "gen", "the conversation that it belongs to"),
+    Field(
+        "session", "string", "gen", "its conversation; a prompt as long as all said before begins with that"
+    ),
     Field("turn", "integer", "gen", "place in the conversation, from 1", minimum=1, maximum=MOST),
     Field(
         "prefix_hashes",

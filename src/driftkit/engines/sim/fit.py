@@ -7,7 +7,7 @@ observed ones are kept. The first half, by arrival, is fitted, the second only j
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any, NamedTuple
 
@@ -19,7 +19,7 @@ from driftkit.engines.sim.profile import GPU_NUMBERS, Gpu, Model
 from driftkit.engines.sim.simulation import Setup, simulate
 from driftkit.errors import DriftkitError, FieldError
 from driftkit.policies.base import Policy
-from driftkit.records.completion import in_order_of_arrival, job_of
+from driftkit.records.completion import check_sharing, in_order_of_arrival, job_of
 from driftkit.records.job import Job
 from driftkit.records.schema import Record, checker
 
@@ -64,9 +64,12 @@ class Observed(NamedTuple):
 def observed(record: Record) -> Observed | None:
     """What a checked completion says; None for one that failed. FieldError for one without timings."""
     check_observed(record)
+    check_sharing(record)
     if record.get("status", "ok") != "ok":
         return None
-    tokens = record.get("actual_output_tokens") or record.get("trace_output_tokens")
+    tokens = record.get("actual_output_tokens")
+    if tokens is None:
+        tokens = record.get("trace_output_tokens")
     if not tokens:
         raise FieldError("actual_output_tokens", "expected an integer >= 1, got nothing")
     offered = record.get("offered_s")
@@ -82,6 +85,8 @@ def observed(record: Record) -> Observed | None:
     if first is not None and not offered <= first <= finished:
         problem = f"expected a number from {offered:g} (due) to {finished:g} (finished), got {first:g}"
         raise FieldError("first_token_s", problem)
+    if first == offered or (first == finished and tokens > 1):
+        first = None  # all at once: nobody noted it
     # replayed as it came: what a barrier has delayed is in offered_s already
     replayed = {**record, "arrival_s": float(offered), "barrier": False}
     return Observed(replayed, tokens, math.nan if first is None else first - offered, finished - offered)
@@ -149,10 +154,11 @@ def run_of(completions: Iterable[Observed], policy: Policy) -> Run:
 
 
 class Fit(NamedTuple):
-    """`setup` has the fitted constants; the first `fitted` completions were fitted, those from `judged` on
-    were not.
+    """`setup` has the fitted constants, `start` those it began with; the first `fitted` completions were
+    fitted, those from `judged` on were not.
     """
 
+    start: Setup
     setup: Setup
     fitted: int
     judged: int
@@ -165,6 +171,7 @@ class Fit(NamedTuple):
             name
             for name, value in constants.items()
             if not _bounds(name)[0] * 1.001 < value < _bounds(name)[1] * 0.999
+            and abs(value / _start(self.start.gpu, name) - 1) > 0.001
         ]
 
 
@@ -198,7 +205,7 @@ def errors(measured: Latencies, before: Latencies, after: Latencies) -> list[Err
     return found
 
 
-def fit(run: Run, start: Setup, progress: Callable[[int], None] = lambda replays: None) -> Fit:
+def fit(run: Run, start: Setup) -> Fit:
     """Fit FITTED, from the constants of `start`, to the first half of `run`, at most MOST_FITTED of it.
 
     Minimises per request the logarithm of replayed over observed end-to-end latency, TTFT and TPOT, the mean
@@ -217,12 +224,8 @@ def fit(run: Run, start: Setup, progress: Callable[[int], None] = lambda replays
     first = np.log([_start(start.gpu, name) for name in names])
     low, high = (np.log([_bounds(name)[end] for name in names]) for end in (0, 1))
     first = np.clip(first, low, high)
-    replays = 0
 
     def residuals(constants: NDArray[np.float64]) -> NDArray[np.float64]:
-        nonlocal replays
-        replays += 1
-        progress(replays)
         ours = replay.replayed(_with(start, names, constants)).part(part)
         apart = [
             np.log((now + usual) / (was + usual)) for now, was, usual in zip(ours, real, typical, strict=True)
@@ -272,7 +275,7 @@ def fit(run: Run, start: Setup, progress: Callable[[int], None] = lambda replays
             "fatol": 1e-5,
         },
     )
-    return Fit(_with(start, names, np.clip(polished.x, low, high)), fitted, half)
+    return Fit(start, _with(start, names, np.clip(polished.x, low, high)), fitted, half)
 
 
 def _soft(residuals: NDArray[np.float64]) -> float:

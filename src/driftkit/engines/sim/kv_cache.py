@@ -34,6 +34,7 @@ class KVCache:
 
     def __init__(self, blocks: int) -> None:
         self.free = blocks
+        self._most = 2 * blocks + 64  # entries kept of what was free; of what is, there are `blocks` at most
         self._nameless = blocks
         self._freed = 0
         self._taken = 0
@@ -61,6 +62,11 @@ class KVCache:
                 self._freed += 1
                 self.free += 1
                 self._shared_free.append((block.place, block))
+        if len(self._shared_free) > self._most:  # most were hit since
+            kept = [
+                entry for entry in self._shared_free if entry[1].place == entry[0] and not entry[1].holders
+            ]
+            self._shared_free = deque(kept)
 
     def left(self, place: int, blocks: int) -> int:
         """How many of a request's own `blocks`, freed at `place`, are left; the tail is taken first."""
@@ -102,6 +108,18 @@ class KVCache:
         heapq.heappush(self._holes, (place, blocks))
         self._in_holes += blocks
         self.free -= blocks
+        if len(self._holes) > self._most:
+            self._merge_holes()
+
+    def _merge_holes(self) -> None:
+        """Holes side by side are one: between those left are free blocks, so they are not many."""
+        merged: list[tuple[int, int]] = []
+        for place, blocks in sorted(self._holes):
+            if merged and sum(merged[-1]) == place:
+                merged[-1] = (merged[-1][0], merged[-1][1] + blocks)
+            else:
+                merged.append((place, blocks))
+        self._holes = merged  # sorted, so a heap
 
     def _settle(self) -> None:
         """Take from the front of the list what `free` was lowered by since the last time."""

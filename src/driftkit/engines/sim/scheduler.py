@@ -76,8 +76,8 @@ class Sequence:
     """A job inside the engine. `known` is prompt plus generated tokens, `last` what it will end with."""
 
     __slots__ = (
-        *("admitted", "arrival", "base", "blocks", "computed", "conversation", "end_tick", "job", "joules"),
-        *("known", "last", "names", "own", "place", "state", "stops"),
+        *("admitted", "arrival", "base", "blocks", "computed", "conversation", "end_tick", "job", "joined"),
+        *("joules", "known", "last", "names", "own", "place", "state", "stops"),
     )
 
     def __init__(self, job: Job, arrival: float) -> None:
@@ -89,8 +89,9 @@ class Sequence:
         self.stops = job.finish_reason == "stop"
         self.state = WAITING
         self.admitted = -1  # order of admission
-        #: tokens whose keys and values are in the cache or being computed; of a member, when it joined
+        #: tokens whose keys and values are in the cache or being computed; a member's are `base` and the tick
         self.computed = 0
+        self.joined = 0  # what it had computed when it joined the group
         self.base = 0
         self.end_tick = -1
         #: what it has cost; of a member, less what every member had cost when it joined
@@ -342,6 +343,8 @@ class Scheduler:
                     undone = got.pop(victim.admitted, 0)
                     self._budget += undone
                 else:
+                    # who does not ask has a token of the budget from the start, and its place in the cache
+                    # when its turn comes
                     undone = int(victim.admitted < admitted)
                     self._budget += 1
                 self._preempt(victim, undone)
@@ -382,7 +385,7 @@ class Scheduler:
     def _preempt(self, victim: Sequence, n: int) -> None:
         """Rules 7 and 9: it loses its blocks and the `n` tokens it had got of this step, and waits again."""
         del self.running[victim.admitted]
-        joined, prefilling = victim.computed, victim.state == PREFILLING
+        prefilling = victim.state == PREFILLING
         if victim.state == DECODING:
             self._leave_group(victim)
             victim.known = victim.computed + 1  # the token in flight among them
@@ -390,7 +393,7 @@ class Scheduler:
             del self._single[victim.admitted]
         held = victim.computed + n
         # asynchronous: a block is named when its last token is known, a step after it was planned
-        known = held if prefilling or not self.limits.async_scheduling else max(joined, held - 1)
+        known = held if prefilling or not self.limits.async_scheduling else max(victim.joined, held - 1)
         self._release(victim, held, known)
         victim.computed = 0
         victim.admitted = -1
@@ -502,6 +505,7 @@ class Scheduler:
                 del self._single[admitted]
                 self.prefilled.append(sequence)
                 sequence.state = DECODING
+                sequence.joined = sequence.computed
                 sequence.base = sequence.computed - tick
                 sequence.joules -= self.member_joules
                 self._decoding += 1
