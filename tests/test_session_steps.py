@@ -29,7 +29,7 @@ class Talk:
 
 
 # in the first few of these a request was preempted with its last token in flight, at the end of a block
-@pytest.mark.parametrize("seed", [1727, 3222, 9651, 22214, 22502, *range(100)])
+@pytest.mark.parametrize("seed", [1727, 3222, 9651, 22214, 22502, *range(60)])
 def test_turns_find_what_the_turns_before_left(seed: int) -> None:
     draw = random.Random(seed)
     limits = Limits(
