@@ -2,12 +2,12 @@
 
 The simulator makes some sixty calls of small functions per request, and none of them stands out: what is
 left to save is the interpreter's own time. Requests per CPU second of Azure's conversation trace on an H100,
-by benchmarks/simulator_scale.py, one way after the other (a busy x86-64 machine, CPython 3.11, mypyc 2.4):
+by benchmarks/simulator_scale.py, one way after the other (x86-64, CPython 3.11, mypyc 2.4; docs/speed.md):
 
     load 0.5 to 1.5, fifo and sjf          plain           compiled      times
-    synchronous                    58,000-86,000    135,000-233,000    2.2-3.5
-    asynchronous                   47,000-75,000    132,000-197,000    2.1-3.3
-    a quarter of the KV blocks     50,000-64,000    128,000-219,000    2.5-3.4
+    synchronous                    63,000-100,000   171,000-277,000    2.2-3.7
+    asynchronous                   48,000-84,000    143,000-219,000    2.1-3.3
+    a quarter of the KV blocks     54,000-64,000    148,000-243,000    2.6-3.8
 
 The modules stay ordinary Python, and their sources are in every wheel. `pip install` puts the machine code
 beside them; an installation in place (`pip install -e`, `make`) keeps it apart in the environment, where
