@@ -155,8 +155,8 @@ def _fit_engine(
     rejects: str | None,
 ) -> int:
     from driftkit.engines.sim import fit as fitting
-    from driftkit.errors import DriftkitError, FieldError, UsageError
-    from driftkit.policies.base import Policy, parse
+    from driftkit.errors import DriftkitError, UsageError
+    from driftkit.policies.base import Policy, of_run
     from driftkit.records.schema import Record, checker
     from driftkit.records.unique import UniqueIds
 
@@ -169,17 +169,9 @@ def _fit_engine(
     def read(record: Record) -> Observed | None:
         nonlocal failed
         one = fitting.observed(record)
-        name = record.get("policy") or "fifo"
-        if name not in policies:
-            if policies:
-                problem = f"the input mixes {next(iter(policies))} and {name}: one run has one policy"
-                raise FieldError("policy", problem)
-            try:
-                policies[name] = parse(name)
-            except UsageError as error:
-                raise FieldError("policy", error.message, hint=error.hint) from None
-        if not policies[name].static:
-            checker(policies[name].reads)(record)
+        policy = of_run(policies, record)
+        if not policy.static:
+            checker(policy.reads)(record)
         unique.add(record["id"])
         failed += one is None
         return one

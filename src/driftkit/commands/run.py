@@ -82,8 +82,8 @@ def command(
     from driftkit.calibration.state import StateFolder
     from driftkit.calibration.stream import Key, Learning
     from driftkit.engines.sim.simulation import simulate
-    from driftkit.errors import FieldError, UsageError
-    from driftkit.policies.base import Policy, parse
+    from driftkit.errors import FieldError
+    from driftkit.policies.base import Policy, of_run
     from driftkit.records.completion import (
         check_prompt_tokens,
         check_request,
@@ -128,20 +128,13 @@ def command(
         check_truth(record)
         if feedback:
             check_estimate(record)
-        named = record.get("policy") or "fifo"
-        if named not in policies:
-            if policies:
-                problem = f"the input mixes {next(iter(policies))} and {named}: one run has one policy"
-                raise FieldError("policy", problem)
-            try:
-                policies[named] = parse(named)
-                check_policy[named] = checker(policies[named].reads)
-            except UsageError as error:
-                raise FieldError("policy", error.message, hint=error.hint) from None
-        if feedback or not policies[named].static:
-            check_policy[named](record)
+        asked = of_run(policies, record)
+        if feedback or not asked.static:
+            if asked.name not in check_policy:
+                check_policy[asked.name] = checker(asked.reads)
+            check_policy[asked.name](record)
         if follow:
-            check_follows(record, named)
+            check_follows(record, asked)
         unique.add(record["id"])  # last: a line that is left out does not use up its id
         planned |= record.get("policy") is not None
         prioritised |= bool(record.get("priority"))
@@ -151,11 +144,11 @@ def command(
             identity.add(record)
         return job_of(record, record["trace_output_tokens"], len(unique))
 
-    def check_follows(record: Record, named: str) -> None:
+    def check_follows(record: Record, asked: Policy) -> None:
         if record["arrival_s"] < last_arrival:
             problem = f"{record['arrival_s']:g} comes after {last_arrival:g}: --follow wants them in order"
             raise FieldError("arrival_s", problem, hint="without --follow, run reads all and sorts")
-        if record.get("priority") and named == "fifo":
+        if record.get("priority") and asked.name == "fifo":
             raise FieldError("priority", "under --follow it needs a policy other than fifo to say its order")
 
     def untouched(record: Record) -> None:

@@ -113,6 +113,20 @@ def parse(spec: str) -> Policy:
     return build(name, split_knobs(rest.split(",") if rest else []))
 
 
+def of_run(found: dict[str, Policy], record: Record) -> Policy:
+    """The policy that `record` names, fifo if none; it is kept in `found`. FieldError for a second one."""
+    name = record.get("policy") or "fifo"
+    if name not in found:
+        if found:
+            problem = f"the input mixes {next(iter(found))} and {name}: one run has one policy"
+            raise FieldError("policy", problem)
+        try:
+            found[name] = parse(name)
+        except UsageError as error:
+            raise FieldError("policy", error.message, hint=error.hint) from None
+    return found[name]
+
+
 def describe(policy: Policy) -> str:
     """`name`, or `name:knob=value,...` when it has knobs: what records carry in `policy`."""
     knobs = ",".join(f"{knob}={getattr(policy, knob)}" for knob in _knobs(type(policy)))
