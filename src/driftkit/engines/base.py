@@ -20,15 +20,17 @@ class Engine(Protocol):
     def submit(self, job: Job) -> bool:
         """Hand over a job; `job.dispatched_s` says when. It may wait in the engine's own queue.
 
-        False when it is refused at once: its status, error and `finished_s` are set then.
+        On a real clock the engine says when it was, and how much later than it should have been
+        (`client_lag_s`). False when it is refused at once: its status, error and `finished_s` are set then.
         """
         ...
 
     def advance(self, until: float) -> list[Job]:
-        """Work until some job ends or the clock reaches `until`, whichever comes first.
+        """Work, or wait, until some job ends or the clock reaches `until`, whichever comes first.
 
-        Returns the jobs that ended, all at one instant, `finished_s`, which may lie past `until` when a
-        step was under way then; empty when nothing ended or nothing is left to do. A step never starts
-        at or after `until`: what is due then is to be submitted first.
+        Returns the jobs that ended, in order of `finished_s`; the last may lie past `until` when a step was
+        under way then. On a virtual clock they all ended at one instant, and nothing to do is done at once.
+        A step never starts at or after `until`: what is due then is to be submitted first. A real clock's
+        engine may also return nothing before `until`, when something woke it that changes what is due.
         """
         ...

@@ -12,7 +12,8 @@ class Job:
     """A request and what has become of it. Instants are seconds on the run's clock.
 
     `order` is the place in the order of arrival, `priority` an integer in vLLM's sense (lower first),
-    `output_tokens` the length the engine is to produce (simulator, replay) and then what it produced.
+    `output_tokens` the length the engine is to produce (simulator, replay) and then what it produced;
+    `counted` is false where nobody counted that. None is what the engine does not tell.
     """
 
     record: Record
@@ -20,17 +21,23 @@ class Job:
     arrival_s: float
     prompt_tokens: int
     output_tokens: int = 0
+    counted: bool = True
+    output_words: int | None = None
+    output_text: str | None = None
     priority: int = 0
     barrier: bool = False
     offered_s: float = 0.0
     dispatched_s: float | None = None
+    client_lag_s: float | None = None
     started_s: float | None = None
     first_token_s: float | None = None
     finished_s: float = 0.0
     status: str = "ok"
     error: str | None = None
     finish_reason: str | None = None
-    preemptions: int = 0
+    retries: int = 0
+    replica: str | None = None
+    preemptions: int | None = None
     cached_tokens: int | None = None
     energy_j: float | None = None
     batch_id: int | None = None

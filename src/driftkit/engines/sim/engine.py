@@ -58,6 +58,7 @@ class Simulator:
             job.output_tokens = 0
             job.finished_s = job.dispatched_s
             return False
+        job.preemptions = 0
         cap = job.record.get("max_tokens")
         longest = room if cap is None else min(room, cap)
         job.finish_reason = "stop" if job.output_tokens < longest else "length"
@@ -68,7 +69,9 @@ class Simulator:
     def advance(self, until: float) -> list[Job]:
         scheduler, inbox, in_flight = self._scheduler, self._inbox, self._in_flight
         while True:
-            if not in_flight and not scheduler.busy and inbox:
+            if not in_flight and not scheduler.busy:
+                if not inbox:
+                    return []
                 self.now = max(self.now, min(inbox[0].arrival, until))
             now = self.now
             if now >= until:
@@ -86,8 +89,6 @@ class Simulator:
                     if self._power is not None:
                         sequence.job.energy_j = sequence.joules
                 return [sequence.job for sequence in finished]
-            if not in_flight and not scheduler.busy and not inbox:
-                return []
 
     def _step(self) -> list[Sequence]:
         """Plan a step; when as many as can be are in flight, or there is nothing to plan, end the oldest."""

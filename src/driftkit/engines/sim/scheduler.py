@@ -398,7 +398,7 @@ class Scheduler:
         victim.computed = 0
         victim.admitted = -1
         victim.state = WAITING
-        victim.job.preemptions += 1
+        victim.job.preemptions = (victim.job.preemptions or 0) + 1
         self.preemptions += 1
         if self.by_priority:
             self._wait_by_priority(victim)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Literal
 
-from driftkit.engines.dispatcher import Arrivals, Feedback, dispatch, dispatch_gangs
+from driftkit.engines.dispatcher import Arrivals, Dispatching, Feedback, dispatched
 from driftkit.engines.sim.engine import Simulator
 from driftkit.engines.sim.latency import StepTime, kv_blocks
 from driftkit.engines.sim.power import StepPower
@@ -17,15 +17,13 @@ from driftkit.errors import UsageError
 from driftkit.policies.base import Policy
 from driftkit.records.job import Job
 
-NOTHING_HELD = "--max-concurrency: under --dispatch engine nothing is held back"
-
 
 @dataclass(frozen=True, slots=True)
 class Setup:
     """How to simulate; UsageError for what cannot be.
 
-    None takes the profile's, the model's or the policy's own value.
-    `batch_wait` is in seconds; `step_time_scale` multiplies every step, to see what hangs on it.
+    None takes the profile's or the model's own value; what is not of the simulator is Dispatching's.
+    `step_time_scale` multiplies every step, to see what hangs on it.
     """
 
     gpu: Gpu = field(default_factory=lambda: load_gpu("l4"))
@@ -49,12 +47,12 @@ class Setup:
     step_time_scale: float = 1.0
 
     def __post_init__(self) -> None:
-        if self.batching == "static" and self.dispatch == "engine":
-            raise UsageError("--dispatch engine: gang batches are filled by driftkit, not by the engine")
-        if self.batching == "static" and self.max_concurrency is not None:
-            raise UsageError("--max-concurrency: a gang has --batch-size requests, and one runs at a time")
-        if self.dispatch == "engine" and self.max_concurrency is not None:
-            raise UsageError(NOTHING_HELD, hint="use --dispatch client")
+        self.dispatching()
+
+    def dispatching(self) -> Dispatching:
+        return Dispatching(
+            self.batching, self.batch_size, self.batch_wait, self.dispatch, self.max_concurrency
+        )
 
     def limits(self) -> Limits:
         """The admission limits; UsageError where vLLM would refuse to start."""
@@ -101,30 +99,13 @@ def simulate(
     """
     limits, step_time = setup.limits(), setup.step_time()
     power = StepPower.of(setup.gpu, step_time)
-    frontend_s = setup.gpu.frontend_s
-
-    def simulator(*, by_priority: bool) -> Simulator:
-        return Simulator(
-            limits, step_time, by_priority=by_priority, frontend_s=frontend_s, power=power, on_step=on_step
-        )
-
-    arrivals = Arrivals(jobs, feedback)
-    if setup.batching == "static":
-        return dispatch_gangs(
-            arrivals, simulator(by_priority=False), policy.queue(), setup.batch_size, setup.batch_wait
-        )
-    mode = setup.dispatch or ("engine" if policy.static else "client")
-    if mode == "client":
-        at_most = setup.max_concurrency or limits.max_num_seqs
-        return dispatch(arrivals, simulator(by_priority=False), policy.queue(), at_most)
-    if setup.max_concurrency is not None:
-        raise UsageError(NOTHING_HELD, hint="use --dispatch client")
-    if not policy.static:
-        raise UsageError(
-            f"--dispatch engine: {policy.name} must watch the queue, an engine's priorities are fixed",
-            hint="use --dispatch client",
-        )
-    # fifo is what a server without priorities runs; under equal priorities vLLM's priority queue admits
-    # alike, but evicts others
-    by_priority = policy.name != "fifo" or prioritised
-    return dispatch(arrivals, simulator(by_priority=by_priority), None, limits.max_num_seqs)
+    way = setup.dispatching()
+    simulator = Simulator(
+        limits,
+        step_time,
+        by_priority=way.by_priority(policy, prioritised),
+        frontend_s=setup.gpu.frontend_s,
+        power=power,
+        on_step=on_step,
+    )
+    return dispatched(Arrivals(jobs, feedback), simulator, policy, way)
