@@ -44,9 +44,9 @@ class Manifest:
             watched.append((name, _watched(lines, digest)))
         return watched
 
-    def writing(self, stream: IO[bytes]) -> IO[bytes]:
+    def writing(self, stream: IO[bytes], name: str = "<stdout>") -> IO[bytes]:
         """The stream, digested as it is written."""
-        self._output = _Digest("<stdout>")
+        self._output = _Digest(name)
         return _Watched(stream, self._output)  # type: ignore[return-value]
 
     def write(self, argv: list[str], status: int) -> None:

@@ -2,19 +2,30 @@
 
 from __future__ import annotations
 
+import math
 from contextlib import ExitStack
-from itertools import chain, count
-from typing import TYPE_CHECKING, Any
+from itertools import chain, islice
+from typing import Any, NoReturn
 
 import click
 
-from driftkit.commands.simulator import setup_of, simulator_options
-from driftkit.commands.stdio import Outcome, filter_options, output_options, reading, stdout
+from driftkit.commands import servers, simulator
+from driftkit.commands.configuration import given
+from driftkit.commands.ranges import Numbers
+from driftkit.commands.servers import serving_options
+from driftkit.commands.simulator import Simulating, setup_of, simulator_options
+from driftkit.commands.stdio import Outcome, filter_options, output_options, reading, seed_option, stdout
 
-if TYPE_CHECKING:
-    from driftkit.engines.sim.steps import StepTaken
-    from driftkit.records.job import Job
-    from driftkit.records.schema import Record
+#: the engines that an option is for, where it is not for all
+ENGINES = {
+    **dict.fromkeys(simulator.OWN, ("sim",)),
+    **dict.fromkeys(simulator.VLLM, ("sim", "vllm")),
+    **dict.fromkeys(servers.HTTP, ("http",)),
+    **dict.fromkeys(servers.VLLM, ("vllm",)),
+    **dict.fromkeys(servers.REAL, ("http", "vllm")),
+    "steps": ("sim",),
+    "seed": ("http", "vllm"),
+}
 
 
 @click.command(
@@ -26,7 +37,13 @@ if TYPE_CHECKING:
     "that prefix_hashes names and, in a session, with everything said before if it is as long; what of that "
     "is in the KV cache is not computed again, and cached_tokens says how much it was."
 )
-@click.option("--engine", type=click.Choice(["sim"]), default="sim", show_default=True, help="What executes.")
+@click.option(
+    "--engine",
+    type=click.Choice(["sim", "http", "vllm"]),
+    default="sim",
+    show_default=True,
+    help="What executes: the simulator, servers with OpenAI's API, or vLLM in this process.",
+)
 @click.option("--label", metavar="NAME", help="Name of the run in reports.  [default: the policy]")
 @click.option("--run-id", metavar="NAME", help="The run's identity.  [default: from its input and options]")
 @click.option(
@@ -53,7 +70,29 @@ if TYPE_CHECKING:
     type=click.Path(dir_okay=False),
     help="Write there every step of the engine, for plots: time, batch, tokens, KV blocks, queue, watts.",
 )
+@click.option(
+    "--duration",
+    type=Numbers(0, min_open=True),
+    metavar="SECONDS",
+    help="Take no request that is due at this instant of the run's clock, or later.",
+)
+@click.option("--limit", type=click.IntRange(1), metavar="N", help="Take the first N requests.")
+@click.option(
+    "-o",
+    "--output",
+    "path",
+    metavar="FILE",
+    type=click.Path(dir_okay=False),
+    help="Write completions there, not to standard output.",
+)
+@click.option(
+    "--resume",
+    is_flag=True,
+    help="With -o, on a real engine: go on with the run that FILE has the beginning of.",
+)
+@serving_options
 @simulator_options
+@seed_option
 @output_options
 @filter_options
 def command(
@@ -66,153 +105,122 @@ def command(
     method: str | None,
     state: str | None,
     steps: str | None,
+    duration: float | None,
+    limit: int | None,
+    path: str | None,
+    resume: bool,
+    seed: int,
     on_error: str,
     rejects: str | None,
     unbuffered: bool,
     redact_prompt: bool,
-    **simulator: Any,
+    **options: Any,
 ) -> int:
     """Execute requests and record what happened.
 
     Writes one completion a line, in order of finished_s. The simulator needs prompt_tokens (estimate counts
-    them) and trace_output_tokens (gen and traces have them); it runs in virtual time.
+    them) and trace_output_tokens (gen and traces have them); it runs in virtual time. Real engines send each
+    request when it is due.
     """
     from driftkit.calibration.feedback import OnlineCalibration
     from driftkit.calibration.learned import Learned
     from driftkit.calibration.state import StateFolder
     from driftkit.calibration.stream import Key, Learning
-    from driftkit.engines.sim.simulation import simulate
-    from driftkit.errors import FieldError
-    from driftkit.policies.base import Policy, of_run
-    from driftkit.records.completion import (
-        check_prompt_tokens,
-        check_request,
-        check_truth,
-        completion,
-        cut_by_the_engine,
-        in_order_of_arrival,
-        job_of,
-    )
-    from driftkit.records.io import Writer, records_beside
+    from driftkit.commands.intake import Intake
+    from driftkit.commands.serving import Serving
+    from driftkit.commands.sink import output
+    from driftkit.records.completion import completion, cut_by_the_engine, in_order_of_arrival
+    from driftkit.records.io import Writer
     from driftkit.records.run_id import RunId
-    from driftkit.records.schema import SCHEMA, Check, checker
-    from driftkit.records.unique import UniqueIds
 
     outcome = Outcome("run")
-    if steps is not None and steps == rejects:
-        raise click.UsageError("--steps and --rejects need a file each", click.get_current_context())
-    kept = [*(files or ["-"]), *filter(None, (simulator["profile"], simulator["served_model"]))]
-    setup = setup_of(simulator)
-    if not feedback and (method or state):
-        raise click.UsageError("--method and --state go with --feedback", click.get_current_context())
-    writer = Writer(stdout(), unbuffered=unbuffered or follow, redact=redact_prompt)
-    unique = UniqueIds()
-    identity = RunId(engine, setup, label, feedback, method)
-    policies: dict[str, Policy] = {}
-    check_policy: dict[str, Check] = {}
-    # whether schedule has named a policy, somebody has written priorities, estimate has applied a state
-    planned = prioritised = corrected = False
-    last_arrival = 0.0
-    check_estimate = checker(
-        ("est_output_tokens",),
-        (
-            *("est_base_tokens", "est_bias_ratio", "est_safety_ratio", "est_input_ratio"),
-            *("est_category", "est_model", "est_tokenizer", "category"),
-        ),
-    )
-
-    def read(record: Record) -> Job:
-        nonlocal planned, prioritised, corrected, last_arrival
-        check_request(record)
-        check_prompt_tokens(record)
-        check_truth(record)
-        if feedback:
-            check_estimate(record)
-        asked = of_run(policies, record)
-        if feedback or not asked.static:
-            if asked.name not in check_policy:
-                check_policy[asked.name] = checker(asked.reads)
-            check_policy[asked.name](record)
-        if follow:
-            check_follows(record, asked)
-        unique.add(record["id"])  # last: a line that is left out does not use up its id
-        planned |= record.get("policy") is not None
-        prioritised |= bool(record.get("priority"))
-        corrected |= record.get("est_bias_ratio") not in (None, 1)
-        last_arrival = record["arrival_s"]
-        if not (follow and len(unique) > 1):
-            identity.add(record)
-        return job_of(record, record["trace_output_tokens"], len(unique))
-
-    def check_follows(record: Record, asked: Policy) -> None:
-        if record["arrival_s"] < last_arrival:
-            problem = f"{record['arrival_s']:g} comes after {last_arrival:g}: --follow wants them in order"
-            raise FieldError("arrival_s", problem, hint="without --follow, run reads all and sorts")
-        if record.get("priority") and asked.name == "fifo":
-            raise FieldError("priority", "under --follow it needs a policy other than fifo to say its order")
-
-    def untouched(record: Record) -> None:
-        writer.write(record)
+    _check_options(engine)
+    kept = [*(files or ["-"]), *filter(None, (options["profile"], options["served_model"]))]
+    by: Simulating | Serving
+    if engine == "sim":
+        by = Simulating(setup_of(options), steps, kept)
+    else:
+        by = Serving(engine, options, seed, outcome, endless=follow)
+    intake = Intake(by.length, RunId(engine, by.identity, label, feedback, method), feedback, follow)
+    folder = StateFolder(state) if state is not None else None
+    learned = Learned(folder, method)
+    if folder is not None:  # the same requests on top of other knowledge are another run
+        intake.identity.add({"learned": folder.digest()})
 
     def start(key: Key) -> Learning:
         if state is not None and learned.known(key) is None:
             outcome.warn(f"{state}: nothing learned yet for {'/'.join(key)}")
         return learned.start(key)
 
-    folder = StateFolder(state) if state is not None else None
-    learned = Learned(folder, method)
-    if folder is not None:  # the same requests on top of other knowledge are another run
-        identity.add({"learned": folder.digest()})
-    cut = unserved = 0
     with ExitStack() as stack:
         reader = stack.enter_context(reading(outcome, files, on_error, rejects))
-        write_step = None
-        if steps is not None:
-            unbuffered |= follow
-            write_step = stack.enter_context(records_beside("--steps", steps, kept, unbuffered))
-        read_jobs = (job for job in reader.records("request", read, untouched) if job is not None)
-        jobs = read_jobs if follow else iter(in_order_of_arrival(list(read_jobs)))
+        if isinstance(by, Serving) and by.dry:
+            requests = [job for job in reader.records("request", intake.job, lambda other: None) if job]
+            Writer(stdout()).write(by.planned_load(in_order_of_arrival(requests)[:limit]))
+            return outcome.status
+        sink, done = stack.enter_context(
+            output(path, kept, unbuffered or follow, redact_prompt, resume, threaded=engine != "sim")
+        )
+        if isinstance(by, Serving) and follow:
+            reader.sources = stack.enter_context(by.stoppable(reader.sources))
+        told = (lambda other: None) if resume else sink.write  # what is no request was passed on before
+        read = (job for job in reader.records("request", intake.job, told) if job is not None)
+        in_order = read if follow else iter(in_order_of_arrival(list(read)))
+        jobs = islice((job for job in in_order if job.record["id"] not in done.ids), limit)
         first = next(jobs, None)
-        if first is not None:
-            jobs = chain([first], jobs)
-            named, policy = next(iter(policies.items()))
-            online = None
-            if feedback:
-                if corrected and state is None:
-                    hint = "--feedback starts anew: give it their --state"
-                    outcome.warn(f"the estimates are corrected already; {hint}")
-                online = OnlineCalibration(start, setup.served_model.name, policy if planned else None)
-            run = {
-                "run_id": run_id or identity.value(),
-                "label": label or named,
-                "engine": engine,
-                "served_model": setup.served_model.name,
-            }
-            numbers = count(1)
-
-            def on_step(step: StepTaken) -> None:
-                assert write_step is not None
-                known = {name: value for name, value in step._asdict().items() if value is not None}
-                head = {"kind": "step", "schema": SCHEMA, "run_id": run["run_id"], "label": run["label"]}
-                write_step({**head, "step": next(numbers), **known})
-
-            for together in simulate(
-                *(jobs, setup, policy, online),
-                prioritised=prioritised,
-                on_step=None if write_step is None else on_step,
-            ):
-                for job in together:
-                    cut += cut_by_the_engine(job)
-                    if job.status != "ok":
-                        unserved += 1
-                        if unserved == 1:
-                            outcome.warn(
-                                f"request {job.record['id']} was {job.status}: {job.error}; see status, error"
-                            )
-                    writer.write(completion(job, run))
-    outcome.failed += unserved
-    if cut:
-        outcome.warn(f"{cut} of {len(unique)} outputs were cut at the engine's max_model_len")
+        if first is None:
+            return outcome.status
+        by.open(stack, intake, first, resumes=bool(done.ids))
+        run = {
+            "run_id": run_id or intake.identity.value(),
+            "label": label or intake.policy_name,
+            "engine": engine,
+            "served_model": by.served_model,
+        }
+        done.check(run)
+        online = None
+        if feedback:
+            if intake.corrected and state is None:
+                hint = "--feedback starts anew: give it their --state"
+                outcome.warn(f"the estimates are corrected already; {hint}")
+            online = OnlineCalibration(start, by.served_model, intake.planned)
+        cut = unserved = 0
+        ended = by.ended(chain([first], jobs), run, online, duration or math.inf, sink.check)
+        for job in chain.from_iterable(ended):
+            cut += cut_by_the_engine(job)
+            if job.status != "ok":
+                unserved += 1
+                if unserved == 1:
+                    outcome.warn(
+                        f"request {job.record['id']} was {job.status}: {job.error}; see status, error"
+                    )
+            sink.write(completion(job, run))
+    if cut and by.replays:
+        outcome.warn(f"{cut} of {len(intake.unique)} outputs were cut at the engine's max_model_len")
     if unserved:
-        outcome.warn(f"{unserved} of {len(unique)} requests were not served")
-    return outcome.status
+        outcome.warn(f"{unserved} of {len(intake.unique)} requests were not served")
+    return by.status(outcome, unserved)
+
+
+def _check_options(engine: str) -> None:
+    """UsageError for options that contradict one another, or that the engine knows nothing of."""
+    context = click.get_current_context()
+    params = context.params
+
+    def refuse(text: str) -> NoReturn:
+        raise click.UsageError(text, context)
+
+    for option in context.command.params:
+        name = option.name or ""
+        if given(name) and engine not in ENGINES.get(name, (engine,)):
+            which = " or ".join(ENGINES[name])
+            refuse(f"{option.opts[-1]} goes with --engine {which}, not with {engine}")
+    files = [params[name] for name in ("path", "steps", "rejects") if params[name] is not None]
+    if len(set(files)) < len(files):
+        refuse("--output, --steps and --rejects need a file each")
+    if not params["feedback"] and (params["method"] or params["state"]):
+        refuse("--method and --state go with --feedback")
+    if params["resume"] and (params["path"] is None or engine == "sim"):
+        refuse("--resume goes with -o FILE, and with an engine that is not the simulator")
+    if params["follow"] and (params["resume"] or params["limit"] or params["dry_run"]):
+        refuse("--follow takes requests as they come: without --limit, --resume and --dry-run")

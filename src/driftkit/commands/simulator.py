@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from driftkit.commands.ranges import Numbers
+from driftkit.commands.stdio import Outcome
 from driftkit.engines.sim import profiles
 
 if TYPE_CHECKING:
+    from driftkit.calibration.feedback import OnlineCalibration
+    from driftkit.commands.intake import Intake
     from driftkit.engines.sim.profile import Gpu, Model
     from driftkit.engines.sim.simulation import Setup
+    from driftkit.engines.sim.steps import StepTaken
+    from driftkit.records.job import Job
+    from driftkit.records.schema import Record
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -21,6 +29,16 @@ F = TypeVar("F", bound=Callable[..., Any])
 MOST = 10**9
 LARGEST_BLOCK = 4096  # vLLM takes up to 256
 MOST_SECONDS = 1e6
+
+#: those that are not the simulator's alone
+DISPATCHING = ("batching", "batch_size", "batch_wait", "dispatch", "max_concurrency")
+OWN = ("gpu", "served_model", "profile", "power_cap", "step_time_scale")
+#: those that are vLLM's too, which calls the number of blocks otherwise
+VLLM = (
+    *("max_num_batched_tokens", "max_num_seqs", "num_gpu_blocks", "gpu_memory_utilization", "block_size"),
+    *("max_model_len", "long_prefill_token_threshold", "enable_prefix_caching"),
+    *("scheduler_reserve_full_isl", "watermark", "async_scheduling"),
+)
 
 DEFAULT_GPU = "l4"
 DEFAULT_MODEL = "qwen1.5-1.8b"
@@ -220,3 +238,65 @@ def _content(option: str, path: Path) -> bytes:
         raise UsageError(f"{option}: {path}: {(error.strerror or str(error)).lower()}") from None
     except ValueError as error:  # a null character, from a --config
         raise UsageError(f"{option}: {error}") from None
+
+
+class Simulating:
+    """The simulator, as the command uses an engine."""
+
+    replays = True
+
+    def __init__(self, setup: Setup, steps: str | None, kept: list[str]) -> None:
+        self.identity = setup
+        self.served_model = setup.served_model.name
+        self._setup = setup
+        self._steps = steps
+        self._kept = kept
+
+    def length(self, record: Record) -> int:
+        """The output tokens of a record; FieldError when it has not what the simulator needs."""
+        from driftkit.records.completion import check_prompt_tokens, check_truth
+
+        check_prompt_tokens(record)
+        check_truth(record)
+        tokens: int = record["trace_output_tokens"]
+        return tokens
+
+    def open(self, stack: ExitStack, intake: Intake, first: Job, *, resumes: bool) -> None:
+        self._intake = intake
+        self._write_step: Callable[[Record], None] | None = None
+        if self._steps is not None:
+            from driftkit.records.io import records_beside
+
+            follow = bool(click.get_current_context().params["follow"])
+            self._write_step = stack.enter_context(records_beside("--steps", self._steps, self._kept, follow))
+
+    def ended(
+        self,
+        jobs: Iterable[Job],
+        run: dict[str, str],
+        online: OnlineCalibration | None,
+        ends_s: float,
+        check: Callable[[], None],
+    ) -> Iterator[list[Job]]:
+        """The jobs as they end."""
+        from driftkit.engines.sim.simulation import simulate
+        from driftkit.records.schema import SCHEMA
+
+        write_step, numbers = self._write_step, count(1)
+
+        def on_step(step: StepTaken) -> None:
+            assert write_step is not None
+            known = {name: value for name, value in step._asdict().items() if value is not None}
+            head = {"kind": "step", "schema": SCHEMA, "run_id": run["run_id"], "label": run["label"]}
+            write_step({**head, "step": next(numbers), **known})
+
+        return simulate(
+            *(jobs, self._setup, self._intake.policy, online),
+            prioritised=self._intake.prioritised,
+            ends_s=ends_s,
+            on_step=None if write_step is None else on_step,
+        )
+
+    def status(self, outcome: Outcome, unserved: int) -> int:
+        outcome.failed += unserved
+        return outcome.status

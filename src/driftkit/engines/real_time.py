@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import math
-from typing import ClassVar
 
 from driftkit.records.job import Job
 
@@ -19,7 +18,7 @@ class RealTime:
     `max_rps` is how many requests a second are sent at most: what is due sooner is held back.
     """
 
-    name: ClassVar[str]
+    name: str
     #: 0: not known
     max_num_seqs = 0
 

@@ -83,32 +83,39 @@ def in_order_of_arrival(jobs: list[Job]) -> list[Job]:
 
 def outcome(job: Job) -> Record:
     """What happened to a job that ended. Every latency counts from `offered_s`, when it was due."""
-    offered, finished, started = job.offered_s, job.finished_s, job.started_s
+    offered, finished, started, first = job.offered_s, job.finished_s, job.started_s, job.first_token_s
+    served = job.status == "ok"
     record: Record = {"offered_s": offered, "status": job.status}
     if job.error is not None:
         record["error"] = job.error
     if job.finish_reason is not None:
         record["finish_reason"] = job.finish_reason
-    if started is not None:
+    if served and job.counted:
         record["actual_output_tokens"] = job.output_tokens
-        words, truth = job.record.get("trace_output_words"), job.record.get("trace_output_tokens")
-        if words is not None and truth:
-            record["actual_output_words"] = round(words * job.output_tokens / truth)
+        words = job.output_words if job.output_words is not None else _words(job)
+        if words is not None:
+            record["actual_output_words"] = words
+    if job.output_text is not None:
+        record["output_text"] = job.output_text
     record["dispatched_s"] = job.dispatched_s
-    if started is None:
-        record["finished_s"] = finished
-    else:
-        record["started_s"] = started
-        if job.first_token_s is not None:
-            record["first_token_s"] = job.first_token_s
-        record["finished_s"] = finished
-        record["queue_wait_s"] = started - offered
-        record["inference_s"] = finished - started
-        if job.first_token_s is not None:
-            record["ttft_s"] = job.first_token_s - offered
-            if job.output_tokens > 1:
-                record["tpot_s"] = (finished - job.first_token_s) / (job.output_tokens - 1)
-        record["preemptions"] = job.preemptions
+    if job.client_lag_s is not None:
+        record["client_lag_s"] = job.client_lag_s
+    if served:
+        if started is not None:
+            record["started_s"] = started
+        if first is not None:
+            record["first_token_s"] = first
+    record["finished_s"] = finished
+    if served:
+        if started is not None:
+            record["queue_wait_s"] = started - offered
+            record["inference_s"] = finished - started
+        if first is not None:
+            record["ttft_s"] = first - offered
+            if job.counted and job.output_tokens > 1:
+                record["tpot_s"] = (finished - first) / (job.output_tokens - 1)
+        if job.preemptions is not None:
+            record["preemptions"] = job.preemptions
         if job.cached_tokens is not None:
             record["cached_tokens"] = job.cached_tokens
     record["e2e_s"] = finished - offered
@@ -117,11 +124,21 @@ def outcome(job: Job) -> Record:
     if job.batch_id is not None:
         record["batch_id"] = job.batch_id
         record["batch_requests"] = job.batch_requests
+    if job.replica is not None:
+        record["replica"] = job.replica
+    if job.retries:
+        record["retries"] = job.retries
     return record
 
 
+def _words(job: Job) -> int | None:
+    """Of an output that is the trace's, or its beginning: the trace's words, by as much as was produced."""
+    words, truth = job.record.get("trace_output_words"), job.record.get("trace_output_tokens")
+    return round(words * job.output_tokens / truth) if words is not None and truth else None
+
+
 def cut_by_the_engine(job: Job) -> bool:
-    """Whether the output is shorter than the true one though `max_tokens` would have allowed for more."""
+    """Whether an output that was to be the trace's is shorter, though `max_tokens` allowed for more."""
     truth, cap = job.record.get("trace_output_tokens"), job.record.get("max_tokens")
     if job.finish_reason != "length" or truth is None:
         return False

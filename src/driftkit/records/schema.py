@@ -19,7 +19,7 @@ SCHEMA = 1
 KINDS = ("request", "completion", "summary", "step")
 STATUSES = ("ok", "error", "timeout", "rejected", "cancelled")
 
-PRIVATE = ("prompt", "messages")  # what a user has written
+PRIVATE = ("prompt", "messages", "output_text")  # what a user has written, and what was answered
 
 # What is larger is a mistake of unit (milliseconds, bytes), and would overflow where it is computed with.
 MOST = 10**9
@@ -163,6 +163,7 @@ _FIELDS = (
     _tokens("actual_output_words", "run", "whitespace words produced, where the engine can count them"),
     _seconds("offered_s", "run", "when it was due on the run's clock; every latency counts from it"),
     _seconds("dispatched_s", "run", "when driftkit handed it to the engine"),
+    _seconds("client_lag_s", "run", "how much later than it should have been; real engines only"),
     _seconds("started_s", "run", "when the engine first computed for it"),
     _seconds("first_token_s", "run", "when its first token was there; absent for gang batches"),
     _seconds("finished_s", "run", "when it ended"),
@@ -171,6 +172,9 @@ _FIELDS = (
     _seconds("ttft_s", "run", "first_token_s - offered_s"),
     _seconds("tpot_s", "run", "time per output token after the first"),
     _seconds("e2e_s", "run", "finished_s - offered_s"),
+    Field("replica", "string", "run", "the server that it went to, where there may be several"),
+    Field("retries", "integer", "run", "how often it was sent again, if at all", minimum=0, maximum=MOST),
+    Field("output_text", "string", "run", "the answer's text, with --save-output"),
     Field("batch_id", "integer", "run", "the gang batch, from 0", minimum=0, maximum=MOST),
     Field("batch_requests", "integer", "run", "requests in that batch", minimum=1, maximum=MOST),
     Field("preemptions", "integer", "run", "how often it lost its KV blocks", minimum=0, maximum=MOST),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Literal
@@ -90,12 +91,13 @@ def simulate(
     feedback: Feedback | None = None,
     *,
     prioritised: bool = False,
+    ends_s: float = math.inf,
     on_step: Callable[[StepTaken], None] | None = None,
 ) -> Iterator[list[Job]]:
     """Run `jobs`, in order of arrival, under `policy`; yields those that ended together, in time's order.
 
     `prioritised`: some have a priority though the policy is fifo, because somebody wrote it there.
-    `on_step` is told of every step of the engine.
+    Nothing is taken that is due at `ends_s`, or later. `on_step` is told of every step of the engine.
     """
     limits, step_time = setup.limits(), setup.step_time()
     power = StepPower.of(setup.gpu, step_time)
@@ -108,4 +110,4 @@ def simulate(
         power=power,
         on_step=on_step,
     )
-    return dispatched(Arrivals(jobs, feedback), simulator, policy, way)
+    return dispatched(Arrivals(jobs, feedback, ends_s), simulator, policy, way)

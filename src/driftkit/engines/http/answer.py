@@ -1,0 +1,108 @@
+"""What a server says of one request, event by event, or all at once."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import orjson
+
+from driftkit.records.schema import shown
+
+DONE = b"[DONE]"
+#: of a chat's delta: where tokens show
+DELTAS = ("content", "reasoning_content", "reasoning", "tool_calls", "refusal")
+MOST_SAID = 200  # characters of a server's own text that are kept
+
+
+class Answer:
+    """The facts of a response so far. Nothing in it is trusted to have the type that it should have."""
+
+    __slots__ = (
+        "cached_tokens",
+        "done",
+        "error",
+        "finish_reason",
+        "output_tokens",
+        "pieces",
+        "prompt_tokens",
+        "started",
+    )
+
+    def __init__(self) -> None:
+        self.started = False  # a token was there
+        self.done = False
+        self.finish_reason: str | None = None
+        self.output_tokens: int | None = None
+        self.prompt_tokens: int | None = None
+        self.cached_tokens: int | None = None
+        self.error: str | None = None
+        self.pieces: list[str] = []  # of text
+
+    def take(self, event: bytes) -> None:
+        """One event's data; ValueError when it is not what a server of this kind sends."""
+        if event == DONE:
+            self.done = True
+            return
+        try:
+            chunk = orjson.loads(event)
+        except orjson.JSONDecodeError:
+            raise ValueError(
+                f"an event that is not JSON: {shown(event[:60].decode(errors='replace'))}"
+            ) from None
+        if type(chunk) is not dict:
+            raise ValueError("an event that is not an object")
+        if "error" in chunk:
+            self.error = message_of(chunk)
+            return
+        choices = chunk.get("choices")
+        if choices and type(choices) is list and type(choices[0]) is dict:
+            self._choice(choices[0])
+        if type(usage := chunk.get("usage")) is dict:
+            self._usage(usage)
+
+    def take_whole(self, body: bytes) -> None:
+        """A response that did not stream."""
+        self.take(body)
+        self.done = True
+        self.started = False  # who knows when
+
+    def _choice(self, choice: dict[str, Any]) -> None:
+        text: Any = choice.get("text")
+        if text is None:
+            delta = choice.get("delta") or choice.get("message")
+            if type(delta) is dict:
+                self.started |= any(delta.get(name) for name in DELTAS)
+                text = delta.get("content")
+        elif text or choice.get("finish_reason") is None:
+            self.started = True  # a token may be part of a character, and show nothing yet
+        if type(text) is str:
+            self.pieces.append(text)
+        if type(reason := choice.get("finish_reason")) is str:
+            self.finish_reason = reason[:MOST_SAID]
+
+    def _usage(self, usage: dict[str, Any]) -> None:
+        self.output_tokens = _count(usage.get("completion_tokens"))
+        self.prompt_tokens = _count(usage.get("prompt_tokens"))
+        if type(details := usage.get("prompt_tokens_details")) is dict:
+            self.cached_tokens = _count(details.get("cached_tokens"))
+
+
+def message_of(document: object) -> str:
+    """What an error document says, cut to `MOST_SAID` characters."""
+    error = document.get("error", document) if type(document) is dict else document
+    if type(error) is dict:
+        error = error.get("message") or error.get("detail") or error
+    text = error if type(error) is str else orjson.dumps(error, default=str).decode()
+    return " ".join(text.split())[:MOST_SAID]
+
+
+def refusal_of(body: bytes) -> str:
+    """What the body of a response says that is not a success."""
+    try:
+        return message_of(orjson.loads(body))
+    except orjson.JSONDecodeError:
+        return " ".join(body.decode(errors="replace").split())[:MOST_SAID]
+
+
+def _count(value: object) -> int | None:
+    return value if type(value) is int and 0 <= value < 10**9 else None

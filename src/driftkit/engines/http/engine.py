@@ -1,0 +1,270 @@
+"""Servers that speak OpenAI's API, as an engine: requests go out when they are due, answers stream in.
+
+Several servers are replicas of one another; a router says which gets a request. Nothing is sent twice unless
+retries were asked for, and then it is counted.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import orjson
+
+from driftkit import rng
+from driftkit.engines.http.answer import Answer, refusal_of
+from driftkit.engines.http.body import PATHS, Endpoint, body_of, endpoint_of
+from driftkit.engines.http.connection import Connection, Origin, Pool, head_of
+from driftkit.engines.http.events import EventStream
+from driftkit.engines.http.routing import ROUTERS
+from driftkit.engines.real_time import RealTime
+from driftkit.records.job import Job
+
+REFUSED = (400, 404, 413, 422, 429, 503)  # the server did not take the request in
+BUSY = (429, 503)
+MOST_REFUSAL = 1 << 16  # bytes of a body that is no success
+MOST_WHOLE = 1 << 26  # bytes of an answer that does not stream
+FIRST_WAIT_S, LONGEST_WAIT_S = 0.5, 60.0  # before a retry
+OUT_OF_SERVICE_S = 1.0  # after a failed connection, where there are other replicas
+
+
+@dataclass(frozen=True)
+class Service:
+    """What is asked of the servers, and how.
+
+    `timeout_s`: a server that sends no byte for so long has hung. `replay`: answers are to have the job's
+    `output_tokens`. `keep_text`: the answer's text stays with the job.
+    """
+
+    origins: Sequence[Origin]
+    model: str
+    endpoint: Endpoint | None = None
+    api_key: str | None = None
+    verify: bool = True
+    by_priority: bool = False
+    replay: bool = False
+    keep_text: bool = False
+    timeout_s: float = 600.0
+    retries: int = 0
+    route: str = "round-robin"
+    seed: int = 0
+
+
+class Http(RealTime):
+    name = "http"
+
+    def __init__(self, service: Service, max_rps: float | None = None) -> None:
+        super().__init__(max_rps)
+        self.service = service
+        self.retried = 0
+        self._replicas = [Replica(self.loop, origin, service) for origin in service.origins]
+        self._router = ROUTERS[service.route](len(self._replicas), service.seed)
+        self._calls: dict[Job, Call] = {}
+        self._waits = rng.stream(service.seed, "retries")
+        self._look_every_s = min(1.0, service.timeout_s / 4)
+        self._looking = self.loop.call_later(self._look_every_s, self._look)
+
+    def close(self) -> None:
+        self._looking.cancel()
+        for replica in self._replicas:
+            replica.pool.close()
+        super().close()
+
+    def _send(self, job: Job) -> None:
+        loads = [replica.load for replica in self._replicas] if len(self._replicas) > 1 else (0.0,)
+        call = Call(self, job, self._replicas[self._router.choose(job.record, loads)])
+        self._calls[job] = call
+        call.send()
+
+    def _abort(self, job: Job) -> None:
+        if (call := self._calls.pop(job, None)) is not None:
+            call.leave()
+
+    def ended(self, call: Call, status: str, error: str | None) -> None:
+        """The call has come to its end, for good."""
+        del self._calls[call.job]
+        self.end(call.job, status, error)
+
+    def again(self, call: Call, after_s: float | None) -> bool:
+        """Whether it is tried again: later, and not more often than was asked for."""
+        job = call.job
+        if job.retries >= self.service.retries:
+            return False
+        if after_s is None:
+            after_s = FIRST_WAIT_S * 2**job.retries * (0.5 + float(self._waits.random()))
+        job.retries += 1
+        self.retried += 1
+        call.waiting = self.loop.call_later(min(after_s, LONGEST_WAIT_S), self._send, job)
+        return True
+
+    def _look(self) -> None:
+        """End what has heard nothing for too long."""
+        silent_since = self.loop.time() - self.service.timeout_s
+        for call in [
+            call for call in self._calls.values() if call.heard <= silent_since and not call.waiting
+        ]:
+            call.leave()
+            self.ended(call, "timeout", f"no byte for {self.service.timeout_s:g} s")
+        self._looking = self.loop.call_later(self._look_every_s, self._look)
+
+
+class Replica:
+    """One server: its connections, and how many requests it has in flight."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, origin: Origin, service: Service) -> None:
+        self.pool = Pool(loop, origin, verify=service.verify)
+        self.in_flight = 0
+        self._out_until = -math.inf
+        self._heads = {endpoint: head_of(origin, path, service.api_key) for endpoint, path in PATHS.items()}
+
+    @property
+    def load(self) -> float:
+        return math.inf if self.pool.loop.time() < self._out_until else self.in_flight
+
+    def failed(self) -> None:
+        """It could not be connected to."""
+        self._out_until = self.pool.loop.time() + OUT_OF_SERVICE_S
+
+    def request(self, endpoint: Endpoint, body: bytes) -> bytes:
+        return b"%s%d\r\n\r\n%s" % (self._heads[endpoint], len(body), body)
+
+
+class Call:
+    """One try of a job: an Exchange that fills in the job."""
+
+    __slots__ = (
+        *("job", "heard", "waiting", "_engine", "_replica", "_connection", "_answer", "_events", "_status"),
+        *("_headers", "_body"),
+    )
+
+    def __init__(self, engine: Http, job: Job, replica: Replica) -> None:
+        self.job = job
+        self.heard = engine.loop.time()
+        #: the timer of the next try
+        self.waiting: asyncio.TimerHandle | None = None
+        self._engine = engine
+        self._replica = replica
+        self._connection: Connection | None = None
+        self._answer = Answer()
+        self._events: EventStream | None = None
+        self._status = 0
+        self._headers: dict[bytes, bytes] = {}
+        self._body = b""
+
+    def send(self) -> None:
+        service, replica, job = self._engine.service, self._replica, self.job
+        endpoint = endpoint_of(job.record, service.endpoint)
+        body = body_of(job, endpoint, service.model, by_priority=service.by_priority, replay=service.replay)
+        job.replica = replica.pool.origin.url
+        replica.in_flight += 1
+        self._connection = replica.pool.send(self, replica.request(endpoint, orjson.dumps(body)))
+
+    def leave(self) -> None:
+        """Give up: the server sees its client go."""
+        if self.waiting is not None:
+            self.waiting.cancel()
+        elif self._connection is not None:
+            self._replica.in_flight -= 1
+            self._connection.abort()
+
+    # --- what the connection calls
+
+    def on_head(self, status: int, headers: dict[bytes, bytes]) -> None:
+        self.heard = self._engine.loop.time()
+        self._status = status
+        self._headers = headers
+        if status == 200 and headers.get(b"content-type", b"").startswith(b"text/event-stream"):
+            self._events = EventStream()
+
+    def on_body(self, data: bytes) -> None:
+        self.heard = self._engine.loop.time()
+        if self._events is None:
+            self._body += data
+            if len(self._body) > (MOST_WHOLE if self._status == 200 else MOST_REFUSAL):
+                self._end("error", f"HTTP {self._status} with an endless body")
+            return
+        answer, job = self._answer, self.job
+        try:
+            for event in self._events.feed(data):
+                answer.take(event)
+        except ValueError as error:
+            self._end("error", self._safe(str(error)))
+            return
+        if answer.started and job.first_token_s is None:
+            job.first_token_s = self._engine.now()
+
+    def on_end(self) -> None:
+        self._replica.in_flight -= 1
+        self._connection = None
+        answer = self._answer
+        if self._status != 200:
+            self._refused()
+            return
+        if self._events is None:
+            try:
+                answer.take_whole(self._body)
+            except ValueError as error:
+                self._over("error", self._safe(str(error)))
+                return
+        if answer.error is not None:
+            self._over("error", self._safe(answer.error))
+        elif not answer.done and answer.finish_reason is None:
+            self._over("error", "the answer broke off: neither [DONE] nor finish_reason")
+        else:
+            self._over("ok", None)
+
+    def on_lost(self, why: str, answered: bool) -> None:
+        self._replica.in_flight -= 1
+        self._connection = None
+        if why.startswith("cannot connect"):
+            self._replica.failed()
+        if self._answer.done and self._answer.error is None:
+            self._over("ok", None)  # all was said
+        elif answered or not self._engine.again(self, None):
+            self._over("error", self._safe(f"{why} in mid-answer" if answered else why))
+
+    # ---
+
+    def _refused(self) -> None:
+        status = self._status
+        if status in BUSY and self._engine.again(self, _seconds(self._headers.get(b"retry-after"))):
+            return
+        if 300 <= status < 400:
+            target = self._headers.get(b"location", b"?").decode(errors="replace")[:200]
+            said = f"redirected to {target}, which is not followed"
+        else:
+            said = refusal_of(self._body) or "without a word"
+        self._over("rejected" if status in REFUSED else "error", self._safe(f"HTTP {status}: {said}"))
+
+    def _end(self, status: str, error: str) -> None:
+        """End in mid-answer, and the connection with it."""
+        self.leave()
+        self._over(status, error)
+
+    def _over(self, status: str, error: str | None) -> None:
+        job, answer = self.job, self._answer
+        job.finish_reason = answer.finish_reason
+        job.counted = answer.output_tokens is not None
+        job.output_tokens = answer.output_tokens or 0
+        job.cached_tokens = answer.cached_tokens
+        text = "".join(answer.pieces)
+        job.output_words = len(text.split())
+        if self._engine.service.keep_text:
+            job.output_text = text
+        self._engine.ended(self, status, error)
+
+    def _safe(self, text: str) -> str:
+        """Without the API key, which a server may repeat."""
+        key = self._engine.service.api_key
+        return text.replace(key, "(the API key)") if key else text
+
+
+def _seconds(header: bytes | None) -> float | None:
+    """What Retry-After says, in seconds; None where it says nothing, or a date."""
+    try:
+        seconds = float(header or b"")
+    except ValueError:
+        return None
+    return seconds if 0 <= seconds < math.inf else None

@@ -1,0 +1,85 @@
+"""Requests that come while others run, read by a thread of their own: waiting for one stops nobody."""
+
+from __future__ import annotations
+
+import os
+import select
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from threading import Thread
+
+from driftkit.records.job import Job
+
+PIECE = 1 << 16
+
+
+class Live:
+    """An iterator over `source`; it gives None where the next has not come yet, and `wake` tells when it has.
+
+    What the source raises ends it; `check` raises that, once those that run have ended.
+    """
+
+    def __init__(self, source: Iterable[Job], wake: Callable[[], None]) -> None:
+        self._source = source
+        self._wake = wake
+        self._came: deque[Job] = deque()
+        self._error: BaseException | None = None
+        self._over = False
+        self._thread = Thread(target=self._read, name="driftkit-requests", daemon=True)
+        self._thread.start()
+
+    def __iter__(self) -> Iterator[Job | None]:
+        return self
+
+    def __next__(self) -> Job | None:
+        over = self._over  # asked first: what comes between is not lost
+        if self._came:
+            return self._came.popleft()
+        if not over:
+            return None
+        raise StopIteration
+
+    def check(self) -> None:
+        """Wait for the thread, which ends when its source does, and raise what that has raised."""
+        self._thread.join()
+        if self._error is not None:
+            raise self._error
+
+    def _read(self) -> None:
+        try:
+            for job in self._source:
+                self._came.append(job)
+                self._wake()
+        except BaseException as error:
+            self._error = error
+        self._over = True
+        self._wake()
+
+
+class Lines:
+    """The lines of a descriptor that may keep silent; `stop`, from any thread, ends them."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+        self._stopped, self._stop = os.pipe()
+
+    def stop(self) -> None:
+        os.write(self._stop, b".")
+
+    def __iter__(self) -> Iterator[bytes]:
+        rest: list[bytes] = []
+        while True:
+            ready, _, _ = select.select([self._descriptor, self._stopped], [], [])
+            if self._stopped in ready:
+                return
+            piece = os.read(self._descriptor, PIECE)
+            if not piece:
+                break
+            *lines, last = piece.split(b"\n")
+            for line in lines:
+                yield b"".join([*rest, line, b"\n"])
+                rest.clear()
+            if last:
+                rest.append(last)
+        if rest:
+            yield b"".join(rest)
