@@ -8,7 +8,7 @@ served and how late the first tokens left, so that a client's error is not taken
 has max_tokens tokens where the request says ignore_eos, else at most --tokens. A prompt has one token per
 word. Times that are due together go out in one write: without --ttft and --gap, an answer is one write.
 
-Kept lean, because it must stay ahead of every client: one asyncio.Protocol per connection, httptools to parse.
+Kept lean, because it must stay ahead of every client: an asyncio.Protocol per connection, httptools to parse.
 A client that sends its next request before the answer is complete is cut off.
 """
 
@@ -288,7 +288,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=0, help="0, the default: a free one")
-    parser.add_argument("--ttft", type=float, default=0.0, help="seconds from a request's last byte to its token")
+    parser.add_argument(
+        "--ttft", type=float, default=0.0, help="seconds from a request's last byte to its token"
+    )
     parser.add_argument("--gap", type=float, default=0.0, help="seconds from token to token")
     parser.add_argument("--tokens", type=int, default=4, help="of an answer, without ignore_eos")
     parser.add_argument("--model", default="driftkit-test")
