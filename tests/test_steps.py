@@ -74,7 +74,7 @@ def test_steps_account_for_every_token_block_preemption_and_joule(
         first = min(job.started_s or 0.0 for job in served)
         assert told[0].start_s == first or (case.gangs and told[0].start_s > first)  # the front end
         assert told[-1].end_s >= max(job.finished_s for job in served)
-    preemptions = sum(job.preemptions for job in jobs)
+    preemptions = sum(job.preemptions or 0 for job in jobs)
     assert sum(step.preemptions for step in told) == preemptions
     prefills = sum(step.prefill_tokens for step in told)
     decodes = sum(step.decode_tokens for step in told)

@@ -20,7 +20,7 @@ FEWEST = 20  # requests, before a ratio of them says anything
 HTTP = ("base_url", "route", "endpoint", "api_key_file", "insecure", "timeout", "retries")
 VLLM = ("engine_args",)
 REAL = (
-    *("model", "replay_lengths", "save_output", "warmup", "probe", "max_rps", "max_failed"),
+    *("model", "replay_lengths", "save_output", "warmup", "no_probe", "max_rps", "max_failed"),
     *("abort_error_ratio", "max_client_lag", "strict", "dry_run", "resume"),
 )
 
@@ -95,9 +95,9 @@ _OPTIONS = (
         help="Send N throw-away requests before the clock starts.",
     ),
     click.option(
-        "--probe/--no-probe",
-        default=True,
-        help="Find out first whether the engine orders by priority, where that matters.  [default: yes]",
+        "--no-probe",
+        is_flag=True,
+        help="Do not find out first whether the engine orders by priority, where that matters.",
     ),
     click.option(
         "--max-rps",

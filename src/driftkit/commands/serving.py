@@ -239,7 +239,7 @@ class Serving:
             hint = "how many it may have at once: the server's --max-num-seqs, or fewer"
             raise UsageError("--dispatch client needs --max-concurrency", hint=hint)
         warm_up(engine, self._options["warmup"], self._seed, first.record)
-        if by_priority and self._options["probe"]:
+        if by_priority and not self._options["no_probe"]:
             self._probe(engine, first.record)
         self._running = engine
         self._intake = intake
