@@ -122,7 +122,6 @@ def run_driftkit(
 
 
 def aiperf(url: str, load: Load, folder: Path) -> Measured:
-    """One worker: with more of them the processes only take turns on the core."""
     prompts = folder / "aiperf.jsonl"
     prompts.write_bytes((orjson.dumps({"text": PROMPT}) + b"\n") * 100)
     asked = ["--endpoint-type", "completions", "--streaming", "--use-server-token-count"]
@@ -130,7 +129,7 @@ def aiperf(url: str, load: Load, folder: Path) -> Measured:
     pace = ["--concurrency", str(load.open), "--request-count", str(load.requests)]
     if load.rate:
         pace += ["--request-rate", str(load.rate), "--arrival-pattern", "constant"]
-    lean = ["--workers-max", "1", "--ui", "none", "--no-gpu-telemetry", "--no-server-metrics"]
+    lean = ["--ui", "none", "--no-gpu-telemetry", "--no-server-metrics"]
     lean += ["--export-level", "records" if load.rate else "summary"]
     results = folder / "aiperf"
     data = ["--input-file", prompts, "--custom-dataset-type", "single_turn"]
@@ -148,7 +147,7 @@ def aiperf(url: str, load: Load, folder: Path) -> Measured:
 
 
 def guidellm(url: str, load: Load, folder: Path) -> Measured:
-    """One worker process, for the same reason."""
+    """One worker process: more of them only take turns on the core, and are slower."""
     prompts = folder / "guidellm.jsonl"
     row = orjson.dumps({"prompt": PROMPT, "output_tokens_count": load.tokens}) + b"\n"
     prompts.write_bytes(row * load.requests)
