@@ -110,6 +110,8 @@ async def measure(url: str, requests: int, concurrency: int, tokens: int, rate: 
     if rate:
         for index in range(requests):
             await asyncio.sleep(max(0.0, start + index / rate - time.perf_counter()))
+            while not run.free:
+                await asyncio.sleep(0.001)
             run.free.popleft().send()
     await run.done
     seconds = time.perf_counter() - start
