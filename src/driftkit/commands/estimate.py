@@ -37,6 +37,11 @@ if TYPE_CHECKING:
     "--state", metavar="DIR", type=click.Path(file_okay=False), help="Apply what calibrate has learned there."
 )
 @click.option(
+    "--follow",
+    is_flag=True,
+    help="Take requests as they come, and apply what is learned in the --state meanwhile from the next on.",
+)
+@click.option(
     "--served-model",
     default="qwen1.5-1.8b",
     show_default=True,
@@ -50,6 +55,7 @@ def command(
     model: str,
     tokenizer: str,
     state: str | None,
+    follow: bool,
     served_model: str,
     on_error: str,
     rejects: str | None,
@@ -61,9 +67,9 @@ def command(
     Counts the prompt where the record does not say, estimates the output, and adds both up to
     est_total_tokens. Every factor of the estimate is a field of its own.
     """
-    from driftkit.calibration.learned import Learned
+    from driftkit.calibration.corrections import Corrections
     from driftkit.calibration.state import StateFolder
-    from driftkit.calibration.stream import Key, key_of
+    from driftkit.calibration.stream import key_of
     from driftkit.estimation.base import Correction, NoCorrection, annotate, count_prompt
     from driftkit.estimation.tokenizers import load as load_tokenizer
     from driftkit.records.io import Writer
@@ -71,11 +77,10 @@ def command(
     from driftkit.registry import load
 
     outcome = Outcome("estimate")
-    writer = Writer(stdout(), unbuffered=unbuffered, redact=redact_prompt)
+    writer = Writer(stdout(), unbuffered=unbuffered or follow, redact=redact_prompt)
     counter = load_tokenizer(tokenizer)
     estimator = load("estimators", model)(outcome.warn_once)
-    learned = Learned(StateFolder(state), None) if state is not None else None
-    corrections: dict[Key, Correction] = {}
+    learned = Corrections(StateFolder(state), outcome.warn, follow=follow) if state is not None else None
     uncorrected = NoCorrection()
     check = checker(
         ("id", "arrival_s", *estimator.reads),
@@ -85,13 +90,7 @@ def command(
     def correction(record: Record) -> Correction:
         if learned is None:
             return uncorrected
-        key = key_of({**record, "est_model": estimator.name}, served_model)
-        if key not in corrections:
-            known = learned.known(key)
-            if known is None:
-                outcome.warn(f"{state}: nothing learned yet for {'/'.join(key)}; estimates stay as they are")
-            corrections[key] = known.calibrator if known is not None else uncorrected
-        return corrections[key]
+        return learned.of(key_of({**record, "est_model": estimator.name}, served_model))
 
     def estimate(record: Record) -> Record:
         check(record)
