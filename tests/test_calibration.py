@@ -428,6 +428,15 @@ def test_a_run_that_is_known_already_is_calibrated_but_not_learned_again() -> No
     assert learning.new_runs == {"run-2": 2}
 
 
+def test_a_run_that_goes_on_is_learned_on() -> None:
+    stream = Stream(lambda key: Learning(Ema(), {"run-0": 5, "run-1": 2}), live=True, resumed="run-1")
+    for run in "run-0", "run-1", "run-2":
+        take(stream, ended("a", 0.0, 1.0, 200, run_id=run))
+    (learning,) = stream.learning.values()
+    assert learning.content()[2] == {"run-0": 5, "run-1": 3, "run-2": 1}
+    assert stream.repeated == {"run-0"}
+
+
 def test_the_next_run_starts_with_what_the_one_before_taught() -> None:
     stream = ema_stream()
     take(stream, ended("a", 0.0, 100.0, 200))

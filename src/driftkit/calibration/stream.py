@@ -51,7 +51,8 @@ class Learning:
 
     def content(self) -> tuple[str, dict[str, Any], dict[str, int]]:
         """What a state keeps of it: the method, what it has learned, and from which runs."""
-        runs = {**self.known_runs, **{run: n for run, n in self.new_runs.items() if run}}
+        new = {run: self.known_runs.get(run, 0) + n for run, n in self.new_runs.items() if run}
+        runs = {**self.known_runs, **new}
         return self.calibrator.name, self.calibrator.to_json(), runs
 
 
@@ -59,12 +60,16 @@ class Stream:
     """Completions, run after run. `live` takes them as they come and knows no instants.
 
     `start(key)` is asked once per key for what to start from. A run that is known already is calibrated
-    but not learned again, and named in `repeated`.
+    but not learned again, and named in `repeated`; only `resumed`, of which an earlier call has learned the
+    beginning, is learned on.
     """
 
-    def __init__(self, start: Callable[[Key], Learning], *, live: bool = False) -> None:
+    def __init__(
+        self, start: Callable[[Key], Learning], *, live: bool = False, resumed: str | None = None
+    ) -> None:
         self._start_from = start
         self._live = live
+        self._resumed = resumed
         self._run: str | None = None
         self._last_finish = 0.0
         self._closed: set[str] = set()
@@ -92,7 +97,7 @@ class Stream:
         """Learn a completion, after it was calibrated if it is to be."""
         run = record.get("run_id") or ""
         learning = self._of(record)
-        if run and run in learning.known_runs:
+        if run and run in learning.known_runs and run != self._resumed:
             self.repeated.add(run)
         elif record.get("status", "ok") == "ok":
             learning.calibrator.learn(record, record["finished_s"])

@@ -17,7 +17,9 @@ if TYPE_CHECKING:
     epilog="Models: table is the paper's constants by category, stretched by tier and input length; "
     "prompt-length takes the prompt's length for the output's; oracle reads trace_output_tokens.\n\n"
     "Tokenizers: one of whitespace, builtin (a byte-level BPE, no network needed), a tiktoken encoding, or a "
-    "tekken, .tiktoken or tokenizer.json file.\n\nA record that has prompt_tokens keeps them."
+    "tekken, .tiktoken or tokenizer.json file.\n\nA record that has prompt_tokens keeps them.\n\n"
+    "A record that comes under --follow after another process has replaced the state gets the new one. If "
+    "that is damaged or gone, a line says so, and what was known before goes on."
 )
 @click.option(
     "--model",
@@ -39,7 +41,7 @@ if TYPE_CHECKING:
 @click.option(
     "--follow",
     is_flag=True,
-    help="Take requests as they come, and apply what is learned in the --state meanwhile from the next on.",
+    help="Take requests as they come, each with what the --state has learned by then.",
 )
 @click.option(
     "--served-model",
