@@ -429,7 +429,8 @@ def test_a_run_that_is_known_already_is_calibrated_but_not_learned_again() -> No
 
 
 def test_a_run_that_goes_on_is_learned_on() -> None:
-    stream = Stream(lambda key: Learning(Ema(), {"run-0": 5, "run-1": 2}), live=True, resumed="run-1")
+    stream = Stream(lambda key: Learning(Ema(), {"run-0": 5, "run-1": 2}), live=True)
+    stream.resumed = "run-1"
     for run in "run-0", "run-1", "run-2":
         take(stream, ended("a", 0.0, 1.0, 200, run_id=run))
     (learning,) = stream.learning.values()

@@ -60,16 +60,14 @@ class Stream:
     """Completions, run after run. `live` takes them as they come and knows no instants.
 
     `start(key)` is asked once per key for what to start from. A run that is known already is calibrated
-    but not learned again, and named in `repeated`; only `resumed`, of which an earlier call has learned the
-    beginning, is learned on.
+    but not learned again, and named in `repeated`.
     """
 
-    def __init__(
-        self, start: Callable[[Key], Learning], *, live: bool = False, resumed: str | None = None
-    ) -> None:
+    def __init__(self, start: Callable[[Key], Learning], *, live: bool = False) -> None:
         self._start_from = start
         self._live = live
-        self._resumed = resumed
+        #: a run of which an earlier call has learned the beginning: this one learns the rest
+        self.resumed: str | None = None
         self._run: str | None = None
         self._last_finish = 0.0
         self._closed: set[str] = set()
@@ -97,7 +95,7 @@ class Stream:
         """Learn a completion, after it was calibrated if it is to be."""
         run = record.get("run_id") or ""
         learning = self._of(record)
-        if run and run in learning.known_runs and run != self._resumed:
+        if run and run in learning.known_runs and run != self.resumed:
             self.repeated.add(run)
         elif record.get("status", "ok") == "ok":
             learning.calibrator.learn(record, record["finished_s"])
