@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from cli import PATIENCE_S, Record, Stages, changed, jsonl, ok, read_line, records, run, said, start
+from servers import streaming
 
 FILE = "table.builtin.qwen1%2E5-1%2E8b.json"
 
@@ -57,9 +58,9 @@ def replace(state: Path, content: bytes) -> None:
     (state / "new").replace(state / FILE)
 
 
-def learned_runs(state: Path) -> dict[str, int]:
+def learned_runs(state: Path, name: str = FILE) -> dict[str, int]:
     try:
-        runs: dict[str, int] = json.loads((state / FILE).read_bytes())["runs"]
+        runs: dict[str, int] = json.loads((state / name).read_bytes())["runs"]
     except FileNotFoundError:
         return {}
     return runs
@@ -224,6 +225,41 @@ class TestARunThatTeaches:
             server.end()
             assert learned_runs(state) == {ended["run_id"]: 2}
             client.end()
+
+    def test_a_run_on_a_real_server_is_learned_on_when_it_is_resumed(
+        self, stages: Stages, tmp_path: Path, state: Path
+    ) -> None:
+        name, out = "table.builtin.driftkit-test.json", tmp_path / "out.jsonl"
+        rows = [
+            changed(row, arrival_s=0.1 * n, barrier=None)
+            for n, row in enumerate(stages.read("scheduled")[:20])
+        ]
+        with streaming(ttft=0.01) as server:
+            call = [
+                "run",
+                "--engine",
+                "http",
+                "--base-url",
+                server.url,
+                "--no-probe",
+                "--max-client-lag",
+                "1",
+            ]
+            call += ["--feedback", "--learn", "--state", str(state), "-o", str(out)]
+            with start(call) as process:
+                assert process.stdin is not None
+                process.stdin.write(jsonl(rows))
+                process.stdin.close()
+                until(lambda: learned_runs(state, name), "nothing is kept while the run goes on")
+                process.send_signal(signal.SIGINT)
+                assert process.wait() == 130
+            begun = records(out.read_bytes())
+            assert 0 < len(begun) < 20
+            assert learned_runs(state, name) == {begun[0]["run_id"]: len(begun)}
+            ok([*call, "--resume"], jsonl(rows))
+        assert learned_runs(state, name) == {begun[0]["run_id"]: 20}
+        ok(["calibrate", "--state", tmp_path / "calibrated", out])
+        assert (state / name).read_bytes() == (tmp_path / "calibrated" / name).read_bytes()
 
 
 class TestCalibrateLive:
