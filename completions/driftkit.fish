@@ -68,6 +68,7 @@ complete -c driftkit -n '__driftkit_command estimate' -F
 complete -c driftkit -n '__driftkit_command estimate' -l model -x -a 'table prompt-length oracle' -d 'How the output length is estimated: table, prompt-length, oracle'
 complete -c driftkit -n '__driftkit_command estimate' -l tokenizer -r -F -a 'builtin whitespace' -d 'What counts the prompts'
 complete -c driftkit -n '__driftkit_command estimate' -l state -x -a '(__fish_complete_directories)' -d 'Apply what calibrate has learned there'
+complete -c driftkit -n '__driftkit_command estimate' -l follow -d 'Take requests as they come, each with what the --state has learned by then'
 complete -c driftkit -n '__driftkit_command estimate' -l served-model -x -a 'llama-2-7b llama-3.1-8b opt-350m qwen1.5-1.8b qwen2.5-7b' -d 'With --state: the model that the requests are for'
 complete -c driftkit -n '__driftkit_command estimate' -l unbuffered -d 'Flush every record'
 complete -c driftkit -n '__driftkit_command estimate' -l redact-prompt -d 'Leave prompt and messages out of what is written'
@@ -120,7 +121,8 @@ complete -c driftkit -n '__driftkit_command run' -l run-id -x -d 'The run\'s ide
 complete -c driftkit -n '__driftkit_command run' -l follow -d 'Take requests as they come, in order of arrival, in flat memory; the run\'s identity is that of the options and the first request'
 complete -c driftkit -n '__driftkit_command run' -l feedback -d 'Calibrate online, and order by the calibrated estimates'
 complete -c driftkit -n '__driftkit_command run' -l method -x -a 'ratio ema' -d 'With --feedback: how to calibrate'
-complete -c driftkit -n '__driftkit_command run' -l state -x -a '(__fish_complete_directories)' -d 'With --feedback: start from what calibrate has learned there (it is not changed)'
+complete -c driftkit -n '__driftkit_command run' -l state -x -a '(__fish_complete_directories)' -d 'With --feedback: start from what calibrate has learned there; it is changed only with --learn'
+complete -c driftkit -n '__driftkit_command run' -l learn -d 'Keep in the --state what this run teaches, every second and at the end, as calibrate would'
 complete -c driftkit -n '__driftkit_command run' -l steps -r -F -d 'Write there every step of the engine, for plots: time, batch, tokens, KV blocks, queue, watts'
 complete -c driftkit -n '__driftkit_command run' -l duration -x -d 'Take no request that is due at this instant of the run\'s clock, or later'
 complete -c driftkit -n '__driftkit_command run' -l limit -x -d 'Take the first N requests'
@@ -178,7 +180,7 @@ complete -c driftkit -n '__driftkit_command run' -s h -l help -d 'Show this mess
 
 complete -c driftkit -n '__driftkit_command calibrate' -F
 complete -c driftkit -n '__driftkit_command calibrate' -l method -x -a 'ratio ema' -d 'How to learn: ratio, ema'
-complete -c driftkit -n '__driftkit_command calibrate' -l state -x -a '(__fish_complete_directories)' -d 'Start from what was learned there, and keep there what is learned now'
+complete -c driftkit -n '__driftkit_command calibrate' -l state -x -a '(__fish_complete_directories)' -d 'Start from what was learned there, and keep there what is learned now: at the end, and with --live every second'
 complete -c driftkit -n '__driftkit_command calibrate' -l sort -d 'Read all, then take the completions in order'
 complete -c driftkit -n '__driftkit_command calibrate' -l live -d 'Take records as they come, whatever their instants say'
 complete -c driftkit -n '__driftkit_command calibrate' -l fit -x -a 'engine' -d 'Fit the simulator\'s constants to completions of a real run, and write a profile'

@@ -359,11 +359,18 @@ def ema_stream(known: dict[str, int] | None = None, *, live: bool = False) -> St
     return Stream(lambda key: Learning(Ema(), known or {}), live=live)
 
 
+def take(stream: Stream, record: Record) -> Record:
+    """What `calibrate` does with a completion."""
+    stream.calibrate(record)
+    stream.learn(record)
+    return record
+
+
 def test_a_stream_calibrates_first_and_learns_then() -> None:
     """b was there before a ended, c came at that instant, d just after; e knows all but d."""
     stream = ema_stream()
     calibrated = [
-        stream.take(record)
+        take(stream, record)
         for record in (
             ended("a", 0.0, 2.0, 200),
             ended("b", 1.9, 3.0, 200),
@@ -380,8 +387,8 @@ def test_a_stream_calibrates_first_and_learns_then() -> None:
 
 def test_live_knows_no_instants() -> None:
     stream = ema_stream(live=True)
-    stream.take(ended("a", 0.0, 9.0, 200))
-    late = stream.take(ended("b", 1.0, 2.0, 200))  # out of order, and offered before a ended
+    take(stream, ended("a", 0.0, 9.0, 200))
+    late = take(stream, ended("b", 1.0, 2.0, 200))  # out of order, and offered before a ended
     assert late["cal_bias_ratio"] == pytest.approx(1.1)
 
 
@@ -398,41 +405,51 @@ def test_live_knows_no_instants() -> None:
 )
 def test_an_arrival_is_offered_s_or_else_arrival_s(fields: Record, bias: float) -> None:
     stream = ema_stream()
-    stream.take(ended("a", 0.0, 2.0, 200))
+    take(stream, ended("a", 0.0, 2.0, 200))
     record = {name: value for name, value in ended("b", 0.0, 3.0, 200).items() if name != "offered_s"}
-    assert stream.take(record | fields)["cal_bias_ratio"] == pytest.approx(bias)
+    assert take(stream, record | fields)["cal_bias_ratio"] == pytest.approx(bias)
 
 
 @pytest.mark.parametrize("status", ["error", "timeout", "rejected", "cancelled"])
 def test_only_what_was_served_is_learned(status: str) -> None:
     stream = ema_stream()
-    stream.take(ended("a", 0.0, 1.0, 200, status=status))
-    assert stream.take(ended("b", 2.0, 3.0, 200))["cal_bias_ratio"] == 1.0
+    take(stream, ended("a", 0.0, 1.0, 200, status=status))
+    assert take(stream, ended("b", 2.0, 3.0, 200))["cal_bias_ratio"] == 1.0
 
 
 def test_a_run_that_is_known_already_is_calibrated_but_not_learned_again() -> None:
     stream = ema_stream({"run-1": 2})
-    stream.take(ended("a", 0.0, 1.0, 200))
-    assert stream.take(ended("b", 2.0, 3.0, 200))["cal_bias_ratio"] == 1.0
+    take(stream, ended("a", 0.0, 1.0, 200))
+    assert take(stream, ended("b", 2.0, 3.0, 200))["cal_bias_ratio"] == 1.0
     assert stream.repeated == {"run-1"}
-    stream.take(ended("a", 0.0, 1.0, 200, run_id="run-2"))
-    assert stream.take(ended("b", 2.0, 3.0, 200, run_id="run-2"))["cal_bias_ratio"] == pytest.approx(1.1)
+    take(stream, ended("a", 0.0, 1.0, 200, run_id="run-2"))
+    assert take(stream, ended("b", 2.0, 3.0, 200, run_id="run-2"))["cal_bias_ratio"] == pytest.approx(1.1)
     (learning,) = stream.learning.values()
     assert learning.new_runs == {"run-2": 2}
 
 
+def test_a_run_that_goes_on_is_learned_on() -> None:
+    stream = Stream(lambda key: Learning(Ema(), {"run-0": 5, "run-1": 2}), live=True)
+    stream.resumed = "run-1"
+    for run in "run-0", "run-1", "run-2":
+        take(stream, ended("a", 0.0, 1.0, 200, run_id=run))
+    (learning,) = stream.learning.values()
+    assert learning.content()[2] == {"run-0": 5, "run-1": 3, "run-2": 1}
+    assert stream.repeated == {"run-0"}
+
+
 def test_the_next_run_starts_with_what_the_one_before_taught() -> None:
     stream = ema_stream()
-    stream.take(ended("a", 0.0, 100.0, 200))
-    first = stream.take(ended("a", 0.0, 1.0, 200, run_id="run-2"))
+    take(stream, ended("a", 0.0, 100.0, 200))
+    first = take(stream, ended("a", 0.0, 1.0, 200, run_id="run-2"))
     assert first["cal_bias_ratio"] == pytest.approx(1.1)
 
 
 def test_estimators_tokenizers_and_models_do_not_mix() -> None:
     stream = ema_stream()
     for name in ("est_model", "est_tokenizer", "served_model"):
-        stream.take(ended("a", 0.0, 1.0, 200, **{name: "one"}))
-        stream.take(ended("b", 0.0, 1.0, 200, **{name: "two"}))
+        take(stream, ended("a", 0.0, 1.0, 200, **{name: "one"}))
+        take(stream, ended("b", 0.0, 1.0, 200, **{name: "two"}))
     assert len(stream.learning) == 6
     assert key_of({"est_model": "table"}, "m") == Key("table", "given", "m")
     assert key_of({}) == Key("unknown", "given", "unknown")
@@ -449,11 +466,11 @@ def test_completions_out_of_order_are_refused_with_a_hint(
     second: Record, third: Record | None, field: str
 ) -> None:
     stream = ema_stream()
-    stream.take(ended("a", 0.0, 2.0, 100))
+    take(stream, ended("a", 0.0, 2.0, 100))
     if third is not None:
-        stream.take(second)
+        take(stream, second)
     with pytest.raises(FieldError) as caught:
-        stream.take(third or second)
+        take(stream, third or second)
     assert caught.value.field == field
     assert caught.value.hint is not None
     assert "--sort" in caught.value.hint
@@ -466,7 +483,7 @@ def test_sorting_brings_completions_of_several_runs_into_an_order_that_is_taken(
         ended(f"r{i}", 0.0, float(i // 2), 100, run_id="run-1" if i % 3 else "run-2") for i in range(9)
     ]
     stream = ema_stream()
-    taken = [stream.take(record) for record in in_order([dict(records[i]) for i in order])]
+    taken = [take(stream, record) for record in in_order([dict(records[i]) for i in order])]
     assert sorted(record["id"] for record in taken) == [f"r{i}" for i in range(9)]
     # ties go by id, so that the order of the input does not matter
     ends = [(record["finished_s"], record["id"]) for record in taken if record["run_id"] == "run-1"]
@@ -496,7 +513,7 @@ def test_calibrating_afterwards_replays_the_feedback_of_the_run_bit_for_bit(
     stream = Stream(lambda key: Learning(new(), {}))
     for record in finished:
         bare = {name: value for name, value in record.items() if not name.startswith("cal_")}
-        assert stream.take(bare) == record
+        assert take(stream, bare) == record
     assert len(finished) == 150
     assert sum(record["status"] == "rejected" for record in finished) == 1
     # and it did learn: of the second phase's hundred, who come after the first has ended, most have a bias

@@ -46,8 +46,7 @@ class Learned:
             return
         for key, learning in stream.learning.items():
             if learning.new_runs:
-                runs = {**learning.known_runs, **{run: n for run, n in learning.new_runs.items() if run}}
-                self._folder.write(key, learning.calibrator.name, learning.calibrator.to_json(), runs)
+                self._folder.write(key, *learning.content())
 
 
 def _new(method: str) -> Calibrator:

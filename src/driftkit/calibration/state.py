@@ -10,7 +10,7 @@ import fcntl
 import hashlib
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -30,6 +30,7 @@ class StateFolder:
 
     def __init__(self, path: str) -> None:
         self.path = Path(path)
+        self._files: dict[Key, Path] = {}
 
     def read(self, key: Key) -> dict[str, Any] | None:
         """What was learned for `key`; None when nothing was. StateError for a file that cannot be used."""
@@ -56,6 +57,14 @@ class StateFolder:
         if document.get("key") != list(key):
             raise StateError(f"{path}: holds the state of {document.get('key')}", hint="was it renamed?")
         return document
+
+    def stamp(self, key: Key) -> tuple[int, int, int] | None:
+        """What changes when the file of `key` is replaced; None when there is none to be seen."""
+        try:
+            found = self._file(key).stat()
+        except OSError:
+            return None
+        return found.st_ino, found.st_mtime_ns, found.st_size
 
     @contextmanager
     def writing(self) -> Iterator[None]:
@@ -87,15 +96,19 @@ class StateFolder:
             "learned": learned,
         }
         content = orjson.dumps(document, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
+        path = self._file(key)
         temporary = self.path / ".writing"  # there is one writer; what a killed one left is overwritten
         try:
             with open(temporary, "wb") as file:
                 file.write(content)
                 file.flush()
                 os.fsync(file.fileno())
-            temporary.replace(self._file(key))
-        except BaseException:
-            temporary.unlink(missing_ok=True)
+            temporary.replace(path)
+        except BaseException as error:
+            with suppress(OSError):
+                temporary.unlink(missing_ok=True)
+            if isinstance(error, OSError):
+                raise StateError(f"{path}: {(error.strerror or str(error)).lower()}") from error
             raise
 
     def digest(self) -> str:
@@ -109,4 +122,8 @@ class StateFolder:
         return whole.hexdigest()
 
     def _file(self, key: Key) -> Path:
-        return self.path / (".".join(quote(part, safe="").replace(".", "%2E") for part in key) + ".json")
+        path = self._files.get(key)
+        if path is None:
+            name = ".".join(quote(part, safe="").replace(".", "%2E") for part in key)
+            path = self._files[key] = self.path / f"{name}.json"
+        return path

@@ -49,6 +49,12 @@ class Learning:
     known_runs: dict[str, int]
     new_runs: dict[str, int] = field(default_factory=dict)
 
+    def content(self) -> tuple[str, dict[str, Any], dict[str, int]]:
+        """What a state keeps of it: the method, what it has learned, and from which runs."""
+        new = {run: self.known_runs.get(run, 0) + n for run, n in self.new_runs.items() if run}
+        runs = {**self.known_runs, **new}
+        return self.calibrator.name, self.calibrator.to_json(), runs
+
 
 class Stream:
     """Completions, run after run. `live` takes them as they come and knows no instants.
@@ -60,14 +66,16 @@ class Stream:
     def __init__(self, start: Callable[[Key], Learning], *, live: bool = False) -> None:
         self._start_from = start
         self._live = live
+        #: a run of which an earlier call has learned the beginning: this one learns the rest
+        self.resumed: str | None = None
         self._run: str | None = None
         self._last_finish = 0.0
         self._closed: set[str] = set()
         self.learning: dict[Key, Learning] = {}
         self.repeated: set[str] = set()
 
-    def take(self, record: Record) -> Record:
-        """Add `cal_*` to a completion, then learn it; FieldError when it is out of order."""
+    def calibrate(self, record: Record) -> None:
+        """Add `cal_*` to a completion; FieldError when it is out of order."""
         check_completion(record)
         run = record.get("run_id") or ""
         finished = record["finished_s"]
@@ -77,23 +85,30 @@ class Stream:
             problem = f"{finished:g} comes after {self._last_finish:g}: completions must be in order"
             raise FieldError("finished_s", problem, hint="`driftkit calibrate --sort` reads all and sorts")
         self._last_finish = finished
-        key = key_of(record)
-        learning = self.learning.get(key)
-        if learning is None:
-            learning = self.learning[key] = self._start_from(key)
         due = record.get("offered_s")
         if due is None:
             due = record.get("arrival_s")
         known_before = math.inf if self._live or due is None else due
-        add_calibrated(record, learning.calibrator, known_before)
-        if run and run in learning.known_runs:
+        add_calibrated(record, self._of(record).calibrator, known_before)
+
+    def learn(self, record: Record) -> None:
+        """Learn a completion, after it was calibrated if it is to be."""
+        run = record.get("run_id") or ""
+        learning = self._of(record)
+        if run and run in learning.known_runs and run != self.resumed:
             self.repeated.add(run)
         elif record.get("status", "ok") == "ok":
-            learning.calibrator.learn(record, finished)
+            learning.calibrator.learn(record, record["finished_s"])
             learned = learning.new_runs[run] = learning.new_runs.get(run, 0) + 1
             if self._live and learned % _FORGET_EVERY == 0:
                 learning.calibrator.start_run()  # nobody asks what was known before
-        return record
+
+    def _of(self, record: Record) -> Learning:
+        key = key_of(record)
+        learning = self.learning.get(key)
+        if learning is None:
+            learning = self.learning[key] = self._start_from(key)
+        return learning
 
     def _start_run(self, run: str) -> None:
         if run in self._closed and not self._live:

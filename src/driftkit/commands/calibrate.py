@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from driftkit.commands.configuration import given
+from driftkit.commands.keeping import Keeper
 from driftkit.commands.simulator import setup_of, simulator_options
 from driftkit.commands.stdio import Outcome, filter_options, output_options, reading, stdout
 from driftkit.registry import names
@@ -52,7 +53,8 @@ HELD = {
     "--state",
     metavar="DIR",
     type=click.Path(file_okay=False),
-    help="Start from what was learned there, and keep there what is learned now.",
+    help="Start from what was learned there, and keep there what is learned now: at the end, and with --live "
+    "every second.",
 )
 @click.option("--sort", "sort_input", is_flag=True, help="Read all, then take the completions in order.")
 @click.option("--live", is_flag=True, help="Take records as they come, whatever their instants say.")
@@ -119,17 +121,28 @@ def command(
             stack.enter_context(folder.writing())
         learned = Learned(folder, method)
         stream = Stream(learned.start, live=live)
+        keeper = None
+        if folder is not None and live:
+            keeper = stack.enter_context(Keeper(folder, stream, outcome.warn_once))
+        lock = keeper.lock if keeper is not None else nullcontext()
+
+        def take(record: Record) -> None:
+            with lock:
+                stream.calibrate(record)
+                writer.write(record)
+                stream.learn(record)
+
         reader = stack.enter_context(reading(outcome, files, on_error, rejects))
         if sort_input:
             completions = [r for r in reader.records("completion", checked, untouched) if r is not None]
             for record in in_order(completions):
-                writer.write(stream.take(record))
+                take(record)
         else:
-            for taken in reader.records("completion", stream.take, untouched):
-                if taken is not None:
-                    writer.write(taken)
+            for _ in reader.records("completion", take, untouched):
+                pass
         stdout().flush()  # what is learned is kept only once what was read is out
-        learned.save(stream)
+        if keeper is None:
+            learned.save(stream)
         if folder is not None and any("" in learning.new_runs for learning in stream.learning.values()):
             outcome.warn("completions without run_id were learned: they will be again if they come again")
         for run in sorted(stream.repeated):

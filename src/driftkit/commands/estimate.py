@@ -17,7 +17,9 @@ if TYPE_CHECKING:
     epilog="Models: table is the paper's constants by category, stretched by tier and input length; "
     "prompt-length takes the prompt's length for the output's; oracle reads trace_output_tokens.\n\n"
     "Tokenizers: one of whitespace, builtin (a byte-level BPE, no network needed), a tiktoken encoding, or a "
-    "tekken, .tiktoken or tokenizer.json file.\n\nA record that has prompt_tokens keeps them."
+    "tekken, .tiktoken or tokenizer.json file.\n\nA record that has prompt_tokens keeps them.\n\n"
+    "A record that comes under --follow after another process has replaced the state gets the new one. If "
+    "that is damaged or gone, a line says so, and what was known before goes on."
 )
 @click.option(
     "--model",
@@ -37,6 +39,11 @@ if TYPE_CHECKING:
     "--state", metavar="DIR", type=click.Path(file_okay=False), help="Apply what calibrate has learned there."
 )
 @click.option(
+    "--follow",
+    is_flag=True,
+    help="Take requests as they come, each with what the --state has learned by then.",
+)
+@click.option(
     "--served-model",
     default="qwen1.5-1.8b",
     show_default=True,
@@ -50,6 +57,7 @@ def command(
     model: str,
     tokenizer: str,
     state: str | None,
+    follow: bool,
     served_model: str,
     on_error: str,
     rejects: str | None,
@@ -61,9 +69,9 @@ def command(
     Counts the prompt where the record does not say, estimates the output, and adds both up to
     est_total_tokens. Every factor of the estimate is a field of its own.
     """
-    from driftkit.calibration.learned import Learned
+    from driftkit.calibration.corrections import Corrections
     from driftkit.calibration.state import StateFolder
-    from driftkit.calibration.stream import Key, key_of
+    from driftkit.calibration.stream import key_of
     from driftkit.estimation.base import Correction, NoCorrection, annotate, count_prompt
     from driftkit.estimation.tokenizers import load as load_tokenizer
     from driftkit.records.io import Writer
@@ -71,11 +79,10 @@ def command(
     from driftkit.registry import load
 
     outcome = Outcome("estimate")
-    writer = Writer(stdout(), unbuffered=unbuffered, redact=redact_prompt)
+    writer = Writer(stdout(), unbuffered=unbuffered or follow, redact=redact_prompt)
     counter = load_tokenizer(tokenizer)
     estimator = load("estimators", model)(outcome.warn_once)
-    learned = Learned(StateFolder(state), None) if state is not None else None
-    corrections: dict[Key, Correction] = {}
+    learned = Corrections(StateFolder(state), outcome.warn, follow=follow) if state is not None else None
     uncorrected = NoCorrection()
     check = checker(
         ("id", "arrival_s", *estimator.reads),
@@ -85,13 +92,7 @@ def command(
     def correction(record: Record) -> Correction:
         if learned is None:
             return uncorrected
-        key = key_of({**record, "est_model": estimator.name}, served_model)
-        if key not in corrections:
-            known = learned.known(key)
-            if known is None:
-                outcome.warn(f"{state}: nothing learned yet for {'/'.join(key)}; estimates stay as they are")
-            corrections[key] = known.calibrator if known is not None else uncorrected
-        return corrections[key]
+        return learned.of(key_of({**record, "est_model": estimator.name}, served_model))
 
     def estimate(record: Record) -> Record:
         check(record)

@@ -11,6 +11,7 @@ import click
 
 from driftkit.commands import servers, simulator
 from driftkit.commands.configuration import given
+from driftkit.commands.keeping import Keeper
 from driftkit.commands.ranges import Numbers
 from driftkit.commands.servers import serving_options
 from driftkit.commands.simulator import Simulating, setup_of, simulator_options
@@ -62,7 +63,12 @@ ENGINES = {
     "--state",
     metavar="DIR",
     type=click.Path(file_okay=False),
-    help="With --feedback: start from what calibrate has learned there (it is not changed).",
+    help="With --feedback: start from what calibrate has learned there; it is changed only with --learn.",
+)
+@click.option(
+    "--learn",
+    is_flag=True,
+    help="Keep in the --state what this run teaches, every second and at the end, as calibrate would.",
 )
 @click.option(
     "--steps",
@@ -104,6 +110,7 @@ def command(
     feedback: bool,
     method: str | None,
     state: str | None,
+    learn: bool,
     steps: str | None,
     duration: float | None,
     limit: int | None,
@@ -125,7 +132,7 @@ def command(
     from driftkit.calibration.feedback import OnlineCalibration
     from driftkit.calibration.learned import Learned
     from driftkit.calibration.state import StateFolder
-    from driftkit.calibration.stream import Key, Learning
+    from driftkit.calibration.stream import Key, Learning, Stream
     from driftkit.commands.intake import Intake
     from driftkit.commands.serving import Serving
     from driftkit.commands.sink import output
@@ -144,8 +151,6 @@ def command(
     intake = Intake(by.length, RunId(engine, by.identity, label, feedback, method), feedback, follow)
     folder = StateFolder(state) if state is not None else None
     learned = Learned(folder, method)
-    if folder is not None:  # the same requests on top of other knowledge are another run
-        intake.identity.add({"learned": folder.digest()})
 
     def start(key: Key) -> Learning:
         if state is not None and learned.known(key) is None:
@@ -153,13 +158,19 @@ def command(
         return learned.start(key)
 
     with ExitStack() as stack:
+        keeper = None
+        if folder is not None and learn:
+            stack.enter_context(folder.writing())
+            keeper = stack.enter_context(Keeper(folder, Stream(learned.start, live=True), outcome.warn_once))
+        if folder is not None:  # the same requests on top of other knowledge are another run
+            intake.identity.add({"learned": folder.digest()})
         reader = stack.enter_context(reading(outcome, files, on_error, rejects))
         if isinstance(by, Serving) and by.dry:
             requests = [job for job in reader.records("request", intake.job, lambda other: None) if job]
             Writer(stdout()).write(by.planned_load(in_order_of_arrival(requests)[:limit]))
             return outcome.status
         sink, done = stack.enter_context(
-            output(path, kept, unbuffered or follow, redact_prompt, resume, threaded=engine != "sim")
+            output(path, kept, unbuffered or follow or learn, redact_prompt, resume, threaded=engine != "sim")
         )
         if isinstance(by, Serving) and follow:
             reader.sources = stack.enter_context(by.stoppable(reader.sources))
@@ -178,6 +189,8 @@ def command(
             "served_model": by.served_model,
         }
         done.check(run)
+        if keeper is not None and done.ids:
+            keeper.stream.resumed = run["run_id"]
         online = None
         if feedback:
             if intake.corrected and state is None:
@@ -194,7 +207,7 @@ def command(
                     outcome.warn(
                         f"request {job.record['id']} was {job.status}: {job.error}; see status, error"
                     )
-            sink.write(completion(job, run))
+            sink.write(completion(job, run), then=keeper.learn if keeper is not None else None)
     if cut and by.replays:
         outcome.warn(f"{cut} of {len(intake.unique)} outputs were cut at the engine's max_model_len")
     if unserved:
@@ -220,6 +233,8 @@ def _check_options(engine: str) -> None:
         refuse("--output, --steps and --rejects need a file each")
     if not params["feedback"] and (params["method"] or params["state"]):
         refuse("--method and --state go with --feedback")
+    if params["learn"] and params["state"] is None:
+        refuse("--learn goes with --state")
     if params["resume"] and (params["path"] is None or engine == "sim"):
         refuse("--resume goes with -o FILE, and with an engine that is not the simulator")
     if params["follow"] and (params["resume"] or params["limit"] or params["dry_run"]):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,6 +18,8 @@ from driftkit.commands.stdio import manifest_of, stdout
 from driftkit.errors import DriftkitError, UsageError
 from driftkit.records.io import Writer, open_beside
 from driftkit.records.schema import Record
+
+Then = Callable[[Record], None]
 
 #: what a run that goes on must agree about with what it goes on with
 IDENTITY = ("run_id", "label", "engine", "served_model")
@@ -41,23 +43,24 @@ class Done:
 
 class Sink:
     """Takes completions, from a thread of its own under `threaded`: a reader that is slow must not hold up
-    requests that are due. What the thread fails with is raised by the next `write`, or by `close`.
+    requests that are due. What the thread fails with is raised by the next `write`, or by `close`. What
+    is to be done once a record is out, `then`, is done there too.
     """
 
     def __init__(self, writer: Writer, *, threaded: bool) -> None:
         self._writer = writer
-        self._waiting: SimpleQueue[Record | None] = SimpleQueue()
+        self._waiting: SimpleQueue[tuple[Record, Then | None] | None] = SimpleQueue()
         self._error: BaseException | None = None
         self._thread = Thread(target=self._drain, name="driftkit-output", daemon=True) if threaded else None
         if self._thread is not None:
             self._thread.start()
 
-    def write(self, record: Record) -> None:
+    def write(self, record: Record, then: Then | None = None) -> None:
         if self._thread is None:
-            self._writer.write(record)
+            self._write(record, then)
             return
         self.check()
-        self._waiting.put(record)
+        self._waiting.put((record, then))
 
     def check(self) -> None:
         """Raise what writing has failed with, if it has."""
@@ -73,10 +76,15 @@ class Sink:
 
     def _drain(self) -> None:
         try:
-            while (record := self._waiting.get()) is not None:
-                self._writer.write(record)
+            while (waiting := self._waiting.get()) is not None:
+                self._write(*waiting)
         except BaseException as error:
             self._error = error
+
+    def _write(self, record: Record, then: Then | None) -> None:
+        self._writer.write(record)
+        if then is not None:
+            then(record)
 
 
 @contextmanager
