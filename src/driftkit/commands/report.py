@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from driftkit.reporting.tables import Color
 
 GATE_CROSSED = 4
+MOST_NAMES = 5  # of runs in one line
 
 
 @click.command(
@@ -42,6 +43,14 @@ GATE_CROSSED = 4
     multiple=True,
     metavar="NAME",
     help="Only this table, by its name in --format jsonl; repeatable.",
+)
+@click.option(
+    "--telemetry",
+    "telemetry_files",
+    metavar="FILE",
+    type=click.Path(),
+    multiple=True,
+    help="Join what run --telemetry wrote there by run and time: energy, load, queues; repeatable.",
 )
 @click.option("--trend", is_flag=True, help="Add a row per run: is it still true tonight?")
 @click.option(
@@ -75,6 +84,7 @@ def command(
     where: tuple[str, ...],
     baseline: str | None,
     wanted: tuple[str, ...],
+    telemetry_files: tuple[str, ...],
     trend: bool,
     gates: tuple[str, ...],
     form: str,
@@ -95,6 +105,7 @@ def command(
     from driftkit.reporting import tables as table
     from driftkit.reporting.completions import Collector, as_text
     from driftkit.reporting.report import NAMES, groups_of, report
+    from driftkit.reporting.telemetry import Samples
 
     conditions = []
     for text in where:
@@ -123,11 +134,21 @@ def command(
 
     outcome = Outcome("report")
     collector = Collector(by, selected if by or conditions else None)
-    with reading(outcome, files, on_error, rejects) as reader:
-        for _ in reader.records("completion", collector.add, lambda record: None):
+    samples = Samples()
+
+    def other(record: Record) -> None:
+        if record.get("kind") == "telemetry":
+            samples.add(record)
+
+    with reading(outcome, files, on_error, rejects, afterwards=telemetry_files) as reader:
+        for _ in reader.records("completion", collector.add, other):
             pass
         if not collector.seen:
             raise DriftkitError("no completions in the input", hint="`driftkit run` makes completions")
+    if strangers := [run_id for run_id in samples.run_ids if run_id not in collector.run_ids]:
+        count = sum(map(samples.count, strangers))
+        known = ", ".join(strangers[:MOST_NAMES]) + (", ..." if len(strangers) > MOST_NAMES else "")
+        outcome.warn(f"{count} samples are of runs without a completion here: {known}")
     if unmet:
         field = min(unmet)
         option = "--by" if field in by else "--where"
@@ -138,7 +159,7 @@ def command(
 
     optional = {"trend": trend, "queue_course": form == "jsonl"}
     names = set(wanted) or {name for name in NAMES if optional.get(name, True)}
-    made = report(data, by, baseline, seed, names | {limit.table for limit in limits})
+    made = report(data, samples, by, baseline, seed, names | {limit.table for limit in limits})
     lines = [
         line
         for limit in limits
