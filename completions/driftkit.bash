@@ -55,7 +55,8 @@ _driftkit() {
             *:--config | \
             *:--manifest | \
             *:--profile | \
-            *:--steps)
+            *:--steps | \
+            *:--telemetry)
             _driftkit_paths -f
             return
             ;;
@@ -216,7 +217,7 @@ _driftkit() {
             ;;
         report)
             if [[ $cur == -* ]]; then
-                _driftkit_words '--by --where --baseline --table --trend --fail-if --format --color --seed --on-error --rejects --config --manifest --debug -h --help'
+                _driftkit_words '--by --where --baseline --table --telemetry --trend --fail-if --format --color --seed --on-error --rejects --config --manifest --debug -h --help'
             else
                 _driftkit_paths -f
             fi

@@ -21,10 +21,13 @@ MOST_NAMES = 5  # of runs in one line
 
 @click.command(
     epilog="Runs are told apart by label. Latency counts from offered_s. Requests that failed count in "
-    "throughput and goodput only. With --baseline, labels are compared on the same ids; give each label "
-    "several runs (seeds) for an interval over runs. A gate is TABLE.FIELD OPERATOR NUMBER [NAME=VALUE]..., "
-    "with the names of --format jsonl; a latency's name stands for its rows: --fail-if 'e2e_s.p99>30 "
-    "label=sjf'. Exit status 1 when there is no completion to report, 4 when a gate was crossed."
+    "throughput and goodput only. With --baseline, labels are compared on the same ids; give each "
+    "label several runs (seeds) for an interval over runs. The table telemetry says what GPUs, "
+    "processes and servers did from a run's first arrival to its last end, by the trapezoid rule "
+    "over the samples: a gap is left out, and said. A gate is TABLE.FIELD OPERATOR NUMBER "
+    "[NAME=VALUE]..., with the names of --format jsonl; a latency's name stands for its rows: "
+    "--fail-if 'e2e_s.p99>30 label=sjf'. Exit status 1 when there is no completion to report, 4 when"
+    " a gate was crossed."
 )
 @click.option(
     "--by", type=Lines(), multiple=True, metavar="FIELD", help="Split rows by this field too; repeatable."

@@ -83,8 +83,11 @@ class Gauge:
 
     @property
     def row(self) -> Record:
-        known = {"mean": self.area / self.seconds, "covered_s": self.seconds} if self.seconds else {}
-        return {**known, "max": self.largest}
+        return {
+            "covered_s": self.seconds,
+            "mean": self.area / self.seconds if self.seconds else None,
+            "max": None if self.largest == -math.inf else self.largest,
+        }
 
 
 class Watched:
@@ -106,12 +109,12 @@ class Watched:
         inside = (begin <= times) & (times <= end)
         for name in GAUGES:
             known = columns[name][inside & ~np.isnan(columns[name])]
-            if known.size:
+            area, seconds = over_time(times, columns[name], begin, end)
+            if known.size or seconds:
                 gauge = self.gauges.setdefault(name, Gauge())
-                area, seconds = over_time(times, columns[name], begin, end)
                 gauge.area += area
                 gauge.seconds += seconds
-                gauge.largest = max(gauge.largest, float(known.max()))
+                gauge.largest = max(gauge.largest, float(known.max(initial=-math.inf)))
         grown = increase(times, columns[COUNTER], begin, end)
         if grown is not None:
             self.preemptions = (self.preemptions or 0) + grown
@@ -158,8 +161,8 @@ def telemetry(data: Columns, by: Sequence[str], samples: Samples) -> Table:
     if table.rows:
         table.notes.insert(
             0,
-            "from a run's first arrival to its last end; means are over time; joules: all that a GPU drew, for "
-            "whomever, over the requests that were served and over their output tokens",
+            "from a run's first arrival to its last end; means are over time; joules: all that a GPU drew, "
+            "for whomever, over the requests that were served and over their output tokens",
         )
     return table
 

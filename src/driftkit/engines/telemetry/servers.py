@@ -75,6 +75,7 @@ class Server:
                 raise UnavailableError(f"longer than {MOST_BYTES >> 20} MiB")
             if time.monotonic() > deadline:  # it may come byte by byte
                 raise UnavailableError(f"not answered within {self._timeout_s:g} s")
+        answer.close()  # read1 leaves that out, and the connection would not take another request
         return bytes(text)
 
     def close(self) -> None:
