@@ -201,8 +201,9 @@ def over_time(times: Array, values: Array, begin: float, end: float) -> tuple[fl
     left, right = np.clip(times[:-1], begin, end), np.clip(times[1:], begin, end)
     counts = (between <= longest) & (right > left)
     width = (right - left)[counts]
-    heights = np.interp(left[counts], times, values) + np.interp(right[counts], times, values)
-    return float((width * heights).sum() / 2), float(width.sum())
+    along = ((left + right) / 2 - times[:-1])[counts] / between[counts]
+    middle = values[:-1][counts] + np.diff(values)[counts] * along
+    return float((width * middle).sum()), float(width.sum())
 
 
 def increase(times: Array, counter: Array, begin: float, end: float) -> int | None:

@@ -56,7 +56,7 @@ class Server:
             raise UnavailableError((error.strerror or str(error) or "not answered").lower()) from None
         except (http.client.HTTPException, ValueError):
             self.close()
-            raise UnavailableError("what it answers is not HTTP") from None
+            raise UnavailableError("its answer is not HTTP, or cut off") from None
         told = prometheus.told(text)
         if not told:
             raise UnavailableError("none of the metrics of vLLM, SGLang or llama.cpp is there")
@@ -75,6 +75,8 @@ class Server:
                 raise UnavailableError(f"longer than {MOST_BYTES >> 20} MiB")
             if time.monotonic() > deadline:  # it may come byte by byte
                 raise UnavailableError(f"not answered within {self._timeout_s:g} s")
+        if answer.length:
+            raise http.client.IncompleteRead(bytes(text), answer.length)
         answer.close()  # read1 leaves that out, and the connection would not take another request
         return bytes(text)
 
