@@ -84,8 +84,8 @@ def test_two_gpus_and_what_they_draw_together(file: Path) -> None:
 
 
 def test_a_server_by_hand(file: Path) -> None:
-    """Waiting, from 0.5 to 1 s 2 to 4 requests, to 2 s 4 to 8, to 3 s 8 to 0, to 3.5 s 0 to 25; from the sample
-    before to the one after, 5 were preempted."""
+    """Waiting, from 0.5 to 1 s 2 to 4 requests, to 2 s 4 to 8, to 3 s 8 to 0, to 3.5 s 0 to 25; from the last
+    sample before to the first one after, 5 were preempted."""
     rows = table(file, server([0, 4, 8, 0, 50], [7, 7, 9, 12, 12]))
     waiting, preemptions = rows
     assert waiting["metric"] == "waiting_requests"
