@@ -313,7 +313,14 @@ def test_without_package_gpu_or_driver_there_is_no_source(
     module: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "pynvml", module)  # None: its import fails
-    assert gpus() == []
+    warned: list[str] = []
+    monkeypatch.setattr("driftkit.engines.telemetry.gpus.DEVICE", "/dev/no-such-device")
+    assert gpus(warned.append) == []
+    assert warned == []
+    monkeypatch.setattr("driftkit.engines.telemetry.gpus.DEVICE", "/dev/null")
+    assert gpus(warned.append) == []
+    missing = "telemetry: there is a GPU, and no nvidia-ml-py to ask it: pip install 'driftkit[gpu]'"
+    assert warned == ([missing] if module is None else [])
 
 
 def test_the_real_bindings_have_the_names_that_are_used() -> None:

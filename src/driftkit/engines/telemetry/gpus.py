@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 from driftkit.engines.telemetry.source import UnavailableError
@@ -22,11 +23,20 @@ READINGS: dict[str, Callable[[Any, Any], float]] = {
 }
 
 
-def gpus() -> list[Gpus]:
-    """The GPUs of this machine as one source; none without the package, a driver or a GPU."""
+#: what the driver makes where there is a GPU
+DEVICE = "/dev/nvidiactl"
+
+
+def gpus(warn: Callable[[str], None] = lambda text: None) -> list[Gpus]:
+    """The GPUs of this machine as one source; none without a GPU, its driver or the package.
+
+    `warn` is told when it is the package alone that is missing.
+    """
     try:
         nvml: Any = importlib.import_module("pynvml")
     except ImportError:
+        if Path(DEVICE).exists():
+            warn("telemetry: there is a GPU, and no nvidia-ml-py to ask it: pip install 'driftkit[gpu]'")
         return []
     try:
         nvml.nvmlInit()
