@@ -56,6 +56,9 @@ _driftkit() {
             *:--manifest | \
             *:--profile | \
             *:--steps | \
+            *:-o | \
+            *:--output | \
+            *:--api-key-file | \
             *:--telemetry)
             _driftkit_paths -f
             return
@@ -82,6 +85,16 @@ _driftkit() {
             *:--power-cap | \
             *:--step-time-scale | \
             *:--run-id | \
+            *:--duration | \
+            *:--base-url | \
+            *:--timeout | \
+            *:--retries | \
+            *:--engine-arg | \
+            *:--warmup | \
+            *:--max-rps | \
+            *:--max-failed | \
+            *:--abort-error-ratio | \
+            *:--max-client-lag | \
             *:--by | \
             *:--where | \
             *:--baseline | \
@@ -154,11 +167,19 @@ _driftkit() {
             return
             ;;
         *:--engine)
-            _driftkit_words 'sim'
+            _driftkit_words 'sim http vllm'
             return
             ;;
         *:--method)
             _driftkit_words 'ratio ema'
+            return
+            ;;
+        *:--route)
+            _driftkit_words 'round-robin least-loaded two-choices prefix-affinity'
+            return
+            ;;
+        *:--endpoint)
+            _driftkit_words 'completions chat'
             return
             ;;
         *:--fit)
@@ -203,7 +224,7 @@ _driftkit() {
             ;;
         run)
             if [[ $cur == -* ]]; then
-                _driftkit_words '--engine --label --run-id --follow --feedback --method --state --steps --gpu --served-model --profile --batching --batch-size --batch-wait --dispatch --max-concurrency --max-num-batched-tokens --max-num-seqs --num-gpu-blocks --gpu-memory-utilization --block-size --max-model-len --long-prefill-token-threshold --enable-prefix-caching --no-enable-prefix-caching --scheduler-reserve-full-isl --no-scheduler-reserve-full-isl --watermark --async-scheduling --no-async-scheduling --power-cap --step-time-scale --unbuffered --redact-prompt --on-error --rejects --config --manifest --debug -h --help'
+                _driftkit_words '--engine --label --run-id --follow --feedback --method --state --steps --duration --limit -o --output --resume --base-url --route --model --endpoint --api-key-file --insecure --timeout --retries --replay-lengths --engine-arg --save-output --warmup --probe --no-probe --max-rps --max-failed --abort-error-ratio --max-client-lag --strict --dry-run --gpu --served-model --profile --batching --batch-size --batch-wait --dispatch --max-concurrency --max-num-batched-tokens --max-num-seqs --num-gpu-blocks --gpu-memory-utilization --block-size --max-model-len --long-prefill-token-threshold --enable-prefix-caching --no-enable-prefix-caching --scheduler-reserve-full-isl --no-scheduler-reserve-full-isl --watermark --async-scheduling --no-async-scheduling --power-cap --step-time-scale --seed --unbuffered --redact-prompt --on-error --rejects --config --manifest --debug -h --help'
             else
                 _driftkit_paths -f
             fi

@@ -178,7 +178,7 @@ _FIELDS = (
     _seconds("ttft_s", "run", "first_token_s - offered_s"),
     _seconds("tpot_s", "run", "time per output token after the first"),
     _seconds("e2e_s", "run", "finished_s - offered_s"),
-    Field("replica", "string", "run", "the server that it went to, where there may be several"),
+    Field("replica", "string", "run", "the server that it went to, or that telemetry is of"),
     Field("retries", "integer", "run", "how often it was sent again, if at all", minimum=0, maximum=MOST),
     Field("output_text", "string", "run", "the answer's text, with --save-output"),
     Field("batch_id", "integer", "run", "the gang batch, from 0", minimum=0, maximum=MOST),
@@ -205,7 +205,6 @@ _FIELDS = (
     Field("temperature_c", "number", TELEMETRY, "the GPU's temperature", -MOST, MOST),
     Field("sm_clock_mhz", "integer", TELEMETRY, "clock of the GPU's multiprocessors", 0, MOST),
     Field("memory_clock_mhz", "integer", TELEMETRY, "clock of the GPU's memory", 0, MOST),
-    Field("replica", "string", TELEMETRY, "the server that it is of: its base URL"),
     Field(
         "preemptions_total",
         "integer",
