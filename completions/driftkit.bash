@@ -58,7 +58,8 @@ _driftkit() {
             *:--steps | \
             *:-o | \
             *:--output | \
-            *:--api-key-file)
+            *:--api-key-file | \
+            *:--telemetry)
             _driftkit_paths -f
             return
             ;;
@@ -237,7 +238,7 @@ _driftkit() {
             ;;
         report)
             if [[ $cur == -* ]]; then
-                _driftkit_words '--by --where --baseline --table --trend --fail-if --format --color --seed --on-error --rejects --config --manifest --debug -h --help'
+                _driftkit_words '--by --where --baseline --table --telemetry --trend --fail-if --format --color --seed --on-error --rejects --config --manifest --debug -h --help'
             else
                 _driftkit_paths -f
             fi

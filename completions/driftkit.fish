@@ -219,6 +219,7 @@ complete -c driftkit -n '__driftkit_command report' -l by -x -d 'Split rows by t
 complete -c driftkit -n '__driftkit_command report' -l where -x -d 'Only these completions; all must hold if repeated'
 complete -c driftkit -n '__driftkit_command report' -l baseline -x -d 'Compare every other label with this one'
 complete -c driftkit -n '__driftkit_command report' -l table -x -d 'Only this table, by its name in --format jsonl; repeatable'
+complete -c driftkit -n '__driftkit_command report' -l telemetry -r -F -d 'Join what run --telemetry wrote there by run and time: energy, load, queues; repeatable'
 complete -c driftkit -n '__driftkit_command report' -l trend -d 'Add a row per run: is it still true tonight?'
 complete -c driftkit -n '__driftkit_command report' -l fail-if -x -d 'Exit with 4 if this holds; repeatable'
 complete -c driftkit -n '__driftkit_command report' -l format -x -a 'table markdown csv jsonl' -d 'For people, or for a program: one summary record per row'

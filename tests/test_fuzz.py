@@ -96,6 +96,8 @@ COMMANDS: dict[str, tuple[str, list[list[str]]]] = {
             ["--trend"],
             ["--fail-if", "e2e_s.p99>3"],
             ["--table", "queue_course"],
+            ["--table", "telemetry", "--by", "run_id"],
+            ["--fail-if", "telemetry.max>3"],
         ],
     ),
 }
@@ -185,8 +187,16 @@ def spoilt(rows: list[Record], spoil: list[tuple[int, str, Any]], lines: list[tu
 
 @pytest.fixture(scope="session")
 def eight(stages: Stages) -> dict[str, list[Record]]:
-    """Eight records of each stage."""
-    return {name: stages.read(name)[:8] for name in Stages._fields}
+    """Eight records of each stage; what report reads has telemetry between."""
+    found = {name: stages.read(name)[:8] for name in Stages._fields}
+    head = {"kind": "telemetry", "schema": 1, "run_id": found["calibrated"][0]["run_id"]}
+    found["calibrated"][1:1] = [
+        {**head, "at_s": 0, "gpu": 0, "power_w": 50.0},
+        {**head, "at_s": 1, "gpu": 0, "power_w": 60},
+        {**head, "at_s": 0.5, "replica": "http://a", "waiting_requests": 3, "preemptions_total": 2},
+        {**head, "at_s": 7, "replica": "http://a", "waiting_requests": 0, "preemptions_total": 1},
+    ]
+    return found
 
 
 @pytest.mark.parametrize("name", COMMANDS)

@@ -15,7 +15,7 @@ from click.testing import CliRunner
 
 import check_install
 import make_docs
-from cli import Record, Stages, changed, jsonl, ok, without
+from cli import Record, Stages, changed, jsonl, ok, records, without
 from driftkit import registry
 from driftkit.cli import EXIT_STATUSES, group
 from driftkit.commands import COMMANDS
@@ -117,6 +117,13 @@ def test_every_registered_name_is_on_some_page() -> None:
             assert f"\n.It Cm {name}\n" in whole
 
 
+def telemetry_of(run_id: str) -> list[Record]:
+    """A GPU that draws 50 W all the time, and a server with nothing to do."""
+    head = {"kind": "telemetry", "schema": 1, "run_id": run_id}
+    own = [{"gpu": 0, "power_w": 50}, {"replica": "http://localhost:8000", "waiting_requests": 0}]
+    return [{**head, "at_s": at_s, **fields} for at_s in range(0, 1000, 10) for fields in own]
+
+
 @pytest.fixture(scope="module")
 def files(stages: Stages, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder that tools/manual/manual.toml promises to the examples."""
@@ -127,6 +134,7 @@ def files(stages: Stages, tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "sjf.jsonl").write_bytes(stages.completions.read_bytes())
     fifo = ok(["run"], ok(["schedule", "--policy", "fifo", stages.estimated]))
     (folder / "fifo.jsonl").write_bytes(fifo)
+    (folder / "telemetry.jsonl").write_bytes(jsonl(telemetry_of(records(fifo)[0]["run_id"])))
     first, second, *_ = stages.read("requests")
     (folder / "broken.jsonl").write_bytes(jsonl([changed(first, arrival_s="soon"), second]))
     rows = ["TIMESTAMP,ContextTokens,GeneratedTokens"]

@@ -17,6 +17,9 @@ UNITS = {
     "_rps": "requests per second",
     "_w": "watts",
     "_j": "joules",
+    "_bytes": "bytes",
+    "_c": "degrees Celsius",
+    "_mhz": "megahertz",
 }
 
 

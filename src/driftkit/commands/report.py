@@ -16,14 +16,18 @@ if TYPE_CHECKING:
     from driftkit.reporting.tables import Color
 
 GATE_CROSSED = 4
+MOST_NAMES = 5  # of runs in one line
 
 
 @click.command(
     epilog="Runs are told apart by label. Latency counts from offered_s. Requests that failed count in "
-    "throughput and goodput only. With --baseline, labels are compared on the same ids; give each label "
-    "several runs (seeds) for an interval over runs. A gate is TABLE.FIELD OPERATOR NUMBER [NAME=VALUE]..., "
-    "with the names of --format jsonl; a latency's name stands for its rows: --fail-if 'e2e_s.p99>30 "
-    "label=sjf'. Exit status 1 when there is no completion to report, 4 when a gate was crossed."
+    "throughput and goodput only. With --baseline, labels are compared on the same ids; give each "
+    "label several runs (seeds) for an interval over runs. The table telemetry says what GPUs, "
+    "processes and servers did from a run's first arrival to its last end, by the trapezoid rule "
+    "over the samples: a gap is left out, and said. A gate is TABLE.FIELD OPERATOR NUMBER "
+    "[NAME=VALUE]..., with the names of --format jsonl; a latency's name stands for its rows: "
+    "--fail-if 'e2e_s.p99>30 label=sjf'. Exit status 1 when there is no completion to report, 4 when"
+    " a gate was crossed."
 )
 @click.option(
     "--by", type=Lines(), multiple=True, metavar="FIELD", help="Split rows by this field too; repeatable."
@@ -42,6 +46,14 @@ GATE_CROSSED = 4
     multiple=True,
     metavar="NAME",
     help="Only this table, by its name in --format jsonl; repeatable.",
+)
+@click.option(
+    "--telemetry",
+    "telemetry_files",
+    metavar="FILE",
+    type=click.Path(),
+    multiple=True,
+    help="Join what run --telemetry wrote there by run and time: energy, load, queues; repeatable.",
 )
 @click.option("--trend", is_flag=True, help="Add a row per run: is it still true tonight?")
 @click.option(
@@ -75,6 +87,7 @@ def command(
     where: tuple[str, ...],
     baseline: str | None,
     wanted: tuple[str, ...],
+    telemetry_files: tuple[str, ...],
     trend: bool,
     gates: tuple[str, ...],
     form: str,
@@ -95,6 +108,7 @@ def command(
     from driftkit.reporting import tables as table
     from driftkit.reporting.completions import Collector, as_text
     from driftkit.reporting.report import NAMES, groups_of, report
+    from driftkit.reporting.telemetry import Samples
 
     conditions = []
     for text in where:
@@ -123,11 +137,21 @@ def command(
 
     outcome = Outcome("report")
     collector = Collector(by, selected if by or conditions else None)
-    with reading(outcome, files, on_error, rejects) as reader:
-        for _ in reader.records("completion", collector.add, lambda record: None):
+    samples = Samples()
+
+    def other(record: Record) -> None:
+        if record.get("kind") == "telemetry":
+            samples.add(record)
+
+    with reading(outcome, files, on_error, rejects, afterwards=telemetry_files) as reader:
+        for _ in reader.records("completion", collector.add, other):
             pass
         if not collector.seen:
             raise DriftkitError("no completions in the input", hint="`driftkit run` makes completions")
+    if strangers := [run_id for run_id in samples.run_ids if run_id not in collector.run_ids]:
+        count = sum(map(samples.count, strangers))
+        known = ", ".join(strangers[:MOST_NAMES]) + (", ..." if len(strangers) > MOST_NAMES else "")
+        outcome.warn(f"{count} samples are of runs without a completion here: {known}")
     if unmet:
         field = min(unmet)
         option = "--by" if field in by else "--where"
@@ -138,7 +162,7 @@ def command(
 
     optional = {"trend": trend, "queue_course": form == "jsonl"}
     names = set(wanted) or {name for name in NAMES if optional.get(name, True)}
-    made = report(data, by, baseline, seed, names | {limit.table for limit in limits})
+    made = report(data, samples, by, baseline, seed, names | {limit.table for limit in limits})
     lines = [
         line
         for limit in limits

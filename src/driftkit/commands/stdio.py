@@ -113,9 +113,19 @@ def seed_option(function: F) -> F:
 
 
 @contextmanager
-def reading(outcome: Outcome, files: Sequence[str], on_error: str, rejects: str | None) -> Iterator[Reader]:
-    """The Reader of a command's input; afterwards says how many lines were skipped."""
-    from driftkit.records.io import Reader, open_beside, open_sources
+def reading(
+    outcome: Outcome,
+    files: Sequence[str],
+    on_error: str,
+    rejects: str | None,
+    *,
+    afterwards: Sequence[str] = (),
+) -> Iterator[Reader]:
+    """The Reader of a command's input, `files` and then `afterwards`, which are opened when it is their turn.
+
+    At the end it says how many lines were skipped.
+    """
+    from driftkit.records.io import Reader, lines_later, open_beside, open_sources
 
     if not files and sys.stdin is not None and sys.stdin.isatty():
         raise click.UsageError("no input: give a FILE, or pipe records in", click.get_current_context())
@@ -126,11 +136,13 @@ def reading(outcome: Outcome, files: Sequence[str], on_error: str, rejects: str 
         raise click.UsageError(text, click.get_current_context())
     with ExitStack() as stack:
         sources = stack.enter_context(open_sources(files))
+        sources += [(path, lines_later(path)) for path in afterwards]
         if (manifest := manifest_of(click.get_current_context())) is not None:
             sources = manifest.reading(sources)
         sink = None
+        read = [*(files or ["-"]), *afterwards]
         if rejects:  # unbuffered: a line left out is there at once
-            sink = stack.enter_context(open_beside("--rejects", rejects, files, buffering=0))
+            sink = stack.enter_context(open_beside("--rejects", rejects, read, buffering=0))
         reader = Reader(sources, on_error=cast("OnError", on_error), rejects=sink, warn=outcome.warn)
         yield reader
         if reader.passed and not reader.taken:

@@ -172,6 +172,12 @@ def open_sources(paths: Sequence[str]) -> Iterator[list[Source]]:
         yield sources
 
 
+def lines_later(path: str) -> Iterator[bytes]:
+    """The lines of a file that is opened when the first is asked for: another program may still write it."""
+    with open_file(path) as stream:
+        yield from unpacked(stream)
+
+
 def unpacked(stream: IO[bytes]) -> IO[bytes]:
     """The stream, or what it holds when it starts as gzip does."""
     if cast(BufferedReader, stream).peek(2)[:2] == b"\x1f\x8b":

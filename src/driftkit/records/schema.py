@@ -16,13 +16,14 @@ Check = Callable[[Record], None]
 Type = Literal["string", "integer", "number", "boolean", "array"]
 
 SCHEMA = 1
-KINDS = ("request", "completion", "summary", "step")
+KINDS = ("request", "completion", "summary", "step", "telemetry")
 STATUSES = ("ok", "error", "timeout", "rejected", "cancelled")
 
 PRIVATE = ("prompt", "messages", "output_text")  # what a user has written, and what was answered
 
 # What is larger is a mistake of unit (milliseconds, bytes), and would overflow where it is computed with.
 MOST = 10**9
+MOST_BYTES = 10**15
 LATEST_S = 9e9  # in microseconds just under 2**53, which jq and spreadsheets still hold exactly
 SMALLEST_RATIO, LARGEST_RATIO = 1e-6, 1e6
 HIGHEST_PRIORITY = 2**63 - 1  # vLLM's over HTTP
@@ -86,10 +87,15 @@ def _ratio(name: str, stage: str, doc: str) -> Field:
     return Field(name, "number", stage, doc, minimum=SMALLEST_RATIO, maximum=LARGEST_RATIO)
 
 
+def _bytes(name: str, stage: str, doc: str) -> Field:
+    return Field(name, "integer", stage, doc, minimum=0, maximum=MOST_BYTES)
+
+
 STEPS = "run --steps"
+TELEMETRY = "run --telemetry"
 
 _FIELDS = (
-    Field("kind", "string", "gen", "what the record is: request, completion, summary or step"),
+    Field("kind", "string", "gen", "what the record is: request, completion, summary, step or telemetry"),
     Field("schema", "integer", "gen", "the schema's major version, 1", minimum=1, maximum=MOST),
     Field("id", "string", "gen", "the request's name, unique within a run"),
     Field("tenant", "string", "gen", "who sent it"),
@@ -172,7 +178,7 @@ _FIELDS = (
     _seconds("ttft_s", "run", "first_token_s - offered_s"),
     _seconds("tpot_s", "run", "time per output token after the first"),
     _seconds("e2e_s", "run", "finished_s - offered_s"),
-    Field("replica", "string", "run", "the server that it went to, where there may be several"),
+    Field("replica", "string", "run", "the server that it went to, or that telemetry is of"),
     Field("retries", "integer", "run", "how often it was sent again, if at all", minimum=0, maximum=MOST),
     Field("output_text", "string", "run", "the answer's text, with --save-output"),
     Field("batch_id", "integer", "run", "the gang batch, from 0", minimum=0, maximum=MOST),
@@ -192,6 +198,30 @@ _FIELDS = (
     Field("kv_blocks", "integer", STEPS, "KV blocks held, prefixes that nobody uses left out", 0, MOST),
     Field("kv_ratio", "number", STEPS, "the same, of those that there are", minimum=0, maximum=1),
     Field("power_w", "number", STEPS, "what the GPU drew", minimum=0, maximum=MOST),
+    _seconds("at_s", TELEMETRY, "when it was so, on the clock of the run"),
+    Field("gpu", "integer", TELEMETRY, "the GPU that it is of, from 0", minimum=0, maximum=MOST),
+    Field("gpu_busy_ratio", "number", TELEMETRY, "share of the last moments in which any kernel ran", 0, 1),
+    _bytes("gpu_memory_bytes", TELEMETRY, "memory of the GPU that is taken"),
+    Field("temperature_c", "number", TELEMETRY, "the GPU's temperature", -MOST, MOST),
+    Field("sm_clock_mhz", "integer", TELEMETRY, "clock of the GPU's multiprocessors", 0, MOST),
+    Field("memory_clock_mhz", "integer", TELEMETRY, "clock of the GPU's memory", 0, MOST),
+    Field(
+        "preemptions_total",
+        "integer",
+        TELEMETRY,
+        "the server's count of requests that lost their KV blocks, since it was started",
+        0,
+        MOST,
+    ),
+    Field(
+        "cpu_ratio",
+        "number",
+        TELEMETRY,
+        "processor time of driftkit and its descendants since the sample before; 1 is a core",
+        0,
+        MOST,
+    ),
+    _bytes("memory_bytes", TELEMETRY, "their resident memory; what they share counts for each"),
     _tokens("cal_output_tokens", "calibrate", "the estimate with what was known at its arrival"),
     _ratio("cal_bias_ratio", "calibrate", "the calibration factor known at its arrival"),
 )

@@ -176,6 +176,11 @@ class Collector:
             if len(self._rows) == self.CHUNK:
                 self._pack()
 
+    @property
+    def run_ids(self) -> set[str | None]:
+        """Of the completions given, selected or not."""
+        return set(self._seen)
+
     def columns(self) -> Columns:
         """What was added."""
         self._pack()

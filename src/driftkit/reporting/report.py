@@ -16,6 +16,7 @@ from driftkit.reporting.latency import latency, throughput
 from driftkit.reporting.paired import paired
 from driftkit.reporting.queue_depth import queue_course, queue_depth
 from driftkit.reporting.tables import Table
+from driftkit.reporting.telemetry import Samples, telemetry
 from driftkit.reporting.trend import trend
 
 BY_GROUP: dict[str, Callable[[Columns, Sequence[str]], Table]] = {
@@ -34,11 +35,16 @@ WHOLE: dict[str, Callable[[Columns], Table]] = {
     "tiers": tier_inversions,
     "trend": trend,
 }
-NAMES = (*BY_GROUP, *WHOLE, "paired")
+NAMES = (*BY_GROUP, "telemetry", *WHOLE, "paired")
 
 
 def report(
-    data: Columns, by: Sequence[str], baseline: str | None, seed: int, names: Collection[str]
+    data: Columns,
+    samples: Samples,
+    by: Sequence[str],
+    baseline: str | None,
+    seed: int,
+    names: Collection[str],
 ) -> dict[str, Table]:
     """The tables called `names`, in the report's order; `paired` needs a `baseline`.
 
@@ -55,6 +61,8 @@ def report(
             tables[name] = BY_GROUP[name](data, by)
         elif name in WHOLE:
             tables[name] = WHOLE[name](data)
+        elif name == "telemetry":
+            tables[name] = telemetry(data, by, samples)
         elif baseline is not None:
             tables[name] = paired(data, baseline, by, seed)
     for table in tables.values():
@@ -73,5 +81,7 @@ def groups_of(
         by = ("run_id",)
     elif name in WHOLE:
         by = ()
+    elif name == "telemetry":
+        by = [field for field in by if field == "run_id"]
     found = [group for group, _ in groups(data, by)]
     return [group for group in found if name != "paired" or group["label"] != baseline]

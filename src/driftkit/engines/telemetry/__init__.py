@@ -1,0 +1,1 @@
+"""What a real run drew and held while it went on: GPUs, processes, servers' own counts."""
