@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import os
 import signal
 import sys
@@ -77,7 +78,10 @@ class Vllm(RealTime):
         for task in tasks:
             task.cancel()
         self.loop.run_until_complete(asyncio.gather(*tasks, return_exceptions=True))
-        del self._llm  # now, while all that its __del__ calls is still there
+        # it is part of cycles: gone now, while there is still all that its __del__ calls
+        del self._llm
+        gc.unfreeze()
+        gc.collect()
         super().close()
 
     def _send(self, job: Job) -> None:

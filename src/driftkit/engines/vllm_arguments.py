@@ -65,4 +65,4 @@ def engine_args(model: str, given: Sequence[str], *, by_priority: bool) -> Any:
 
 
 def _refuse(message: str) -> NoReturn:
-    raise UsageError(f"--engine-arg: {message}")
+    raise UsageError(f"--engine-arg: {' '.join(message.split())[:300]}")
