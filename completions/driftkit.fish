@@ -145,6 +145,7 @@ complete -c driftkit -n '__driftkit_command run' -l max-rps -x -d 'Never send mo
 complete -c driftkit -n '__driftkit_command run' -l max-failed -x -d 'Stop sending when more have failed; up to N are no reason for exit status 3'
 complete -c driftkit -n '__driftkit_command run' -l abort-error-ratio -x -d 'Stop sending when a larger share of 20 or more has failed'
 complete -c driftkit -n '__driftkit_command run' -l max-client-lag -x -d 'Warn when the P99 of client_lag_s, driftkit\'s own lateness, is more'
+complete -c driftkit -n '__driftkit_command run' -l telemetry -r -F -d 'Write there, five times a second, what GPUs, processes and servers\' /metrics say; for report'
 complete -c driftkit -n '__driftkit_command run' -l strict -d 'That warning is a failure: exit status 3'
 complete -c driftkit -n '__driftkit_command run' -l dry-run -d 'Send nothing: say how many requests, at which peak rate, with how many tokens'
 complete -c driftkit -n '__driftkit_command run' -l gpu -x -a 'a100-80gb a10g h100 h200 l4 rtx-pro-6000 rtx4090' -d 'GPU profile: a100-80gb, a10g, h100, h200, l4, rtx-pro-6000, rtx4090'

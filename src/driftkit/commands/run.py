@@ -147,7 +147,7 @@ def command(
     if engine == "sim":
         by = Simulating(setup_of(options), steps, kept)
     else:
-        by = Serving(engine, options, seed, outcome, endless=follow)
+        by = Serving(engine, options, seed, outcome, kept, endless=follow)
     intake = Intake(by.length, RunId(engine, by.identity, label, feedback, method), feedback, follow)
     folder = StateFolder(state) if state is not None else None
     learned = Learned(folder, method)
@@ -228,9 +228,9 @@ def _check_options(engine: str) -> None:
         if given(name) and engine not in ENGINES.get(name, (engine,)):
             which = " or ".join(ENGINES[name])
             refuse(f"{option.opts[-1]} goes with --engine {which}, not with {engine}")
-    files = [params[name] for name in ("path", "steps", "rejects") if params[name] is not None]
+    files = [params[name] for name in ("path", "steps", "rejects", "telemetry") if params[name] is not None]
     if len(set(files)) < len(files):
-        refuse("--output, --steps and --rejects need a file each")
+        refuse("--output, --steps, --telemetry and --rejects need a file each")
     if not params["feedback"] and (params["method"] or params["state"]):
         refuse("--method and --state go with --feedback")
     if params["learn"] and params["state"] is None:

@@ -21,7 +21,7 @@ HTTP = ("base_url", "route", "endpoint", "api_key_file", "insecure", "timeout", 
 VLLM = ("engine_args",)
 REAL = (
     *("model", "replay_lengths", "save_output", "warmup", "no_probe", "max_rps", "max_failed"),
-    *("abort_error_ratio", "max_client_lag", "strict", "dry_run", "resume"),
+    *("abort_error_ratio", "max_client_lag", "strict", "dry_run", "resume", "telemetry"),
 )
 
 _OPTIONS = (
@@ -124,6 +124,12 @@ _OPTIONS = (
         show_default=True,
         metavar="SECONDS",
         help="Warn when the P99 of client_lag_s, driftkit's own lateness, is more.",
+    ),
+    click.option(
+        "--telemetry",
+        metavar="FILE",
+        type=click.Path(dir_okay=False),
+        help="Write there, five times a second, what GPUs, processes and servers' /metrics say; for report.",
     ),
     click.option("--strict", is_flag=True, help="That warning is a failure: exit status 3."),
     click.option(

@@ -19,21 +19,28 @@ from pathlib import Path
 from typing import Any
 
 from driftkit.calibration.feedback import OnlineCalibration
+from driftkit.commands.configuration import given
 from driftkit.commands.intake import Intake
 from driftkit.commands.progress import REFRESH_S, Progress
 from driftkit.commands.servers import API_KEY, FEWEST
-from driftkit.commands.simulator import DISPATCHING
+from driftkit.commands.simulator import DISPATCHING, VLLM
 from driftkit.commands.stdio import Outcome
 from driftkit.engines.dispatcher import Arrivals, Dispatching, dispatched
 from driftkit.engines.http.body import endpoint_of
-from driftkit.engines.http.connection import Origin
+from driftkit.engines.http.connection import Origin, tls_of
 from driftkit.engines.http.engine import Http, Service
 from driftkit.engines.http.server import models
 from driftkit.engines.live import Lines, Live
 from driftkit.engines.real_time import RealTime
+from driftkit.engines.telemetry.gpus import gpus
+from driftkit.engines.telemetry.processes import processes
+from driftkit.engines.telemetry.sampler import Telemetry
+from driftkit.engines.telemetry.servers import Server
+from driftkit.engines.telemetry.source import Source
 from driftkit.engines.warmup import orders_by_priority, warm_up
 from driftkit.errors import DriftkitError, FieldError, UsageError
-from driftkit.records.io import Source
+from driftkit.records.io import Source as Lined
+from driftkit.records.io import records_beside
 from driftkit.records.job import Job
 from driftkit.records.schema import SCHEMA, Record, check_prompt, checker
 
@@ -179,12 +186,19 @@ class Serving:
     """A real engine, as the command uses one."""
 
     def __init__(
-        self, engine: str, options: dict[str, Any], seed: int, outcome: Outcome, endless: bool
+        self,
+        engine: str,
+        options: dict[str, Any],
+        seed: int,
+        outcome: Outcome,
+        kept: Sequence[str],
+        endless: bool,
     ) -> None:
         self._kind = engine
         self._options = options
         self._seed = seed
         self._outcome = outcome
+        self._kept = kept
         self._endless = endless
         self._way = Dispatching(**{name: options[name] for name in DISPATCHING})
         self._lags = array("d")
@@ -206,13 +220,13 @@ class Serving:
             check_truth(record)
             tokens: int = record["trace_output_tokens"]
             return tokens if most is None else min(tokens, most)
-        if most is None and endpoint == "completions":
+        if most is None and endpoint == "completions" and self._kind == "http":
             hint = "a server cuts at a default of its own, vLLM at 16; or --replay-lengths"
             raise FieldError("max_tokens", "expected an integer >= 1, got nothing", hint=hint)
         return 0
 
     @contextmanager
-    def stoppable(self, sources: Sequence[Source]) -> Iterator[list[Source]]:
+    def stoppable(self, sources: Sequence[Lined]) -> Iterator[list[Lined]]:
         """The sources; waiting for standard input ends when this does."""
         silent = [
             Lines(0) if name == "<stdin>" and not stat.S_ISREG(os.fstat(0).st_mode) else None
@@ -241,6 +255,7 @@ class Serving:
         warm_up(engine, self._options["warmup"], self._seed, first.record)
         if by_priority and not self._options["no_probe"]:
             self._probe(engine, first.record)
+        self._stack = stack
         self._running = engine
         self._intake = intake
         self._starts_at = first.arrival_s if resumes else 0.0
@@ -265,6 +280,8 @@ class Serving:
         settle(endless=self._endless)
         engine.start(self._starts_at)
         run["run_started_at"] = _rfc3339(time.time() - self._starts_at)
+        if options["telemetry"] is not None:
+            self._stack.enter_context(self._telemetry(options["telemetry"], run))
         arrivals = Arrivals(source, online, ends_s)
         self._watch = watch = Watch(
             engine,
@@ -329,10 +346,43 @@ class Serving:
 
     def _engine(self, by_priority: bool) -> RealTime:
         if self._kind == "vllm":
-            raise UsageError("--engine vllm: not yet")
+            return self._vllm(by_priority)
         engine = http_engine(self._options, by_priority, self._seed)
         self.served_model = engine.service.model
         return engine
+
+    def _vllm(self, by_priority: bool) -> RealTime:
+        """vLLM in this process, with the simulator's options where vLLM has them under the same names."""
+        from driftkit.engines.vllm import Vllm
+
+        options = self._options
+        if options["model"] is None:
+            raise UsageError("--engine vllm needs --model", hint="a folder with config.json, or a name")
+        arguments = [f"{name}={options[name]}" for name in VLLM if given(name)]
+        renamed = [text.replace("num_gpu_blocks=", "num_gpu_blocks_override=") for text in arguments]
+        engine = Vllm(
+            options["model"],
+            [*renamed, *options["engine_args"]],
+            by_priority=by_priority,
+            replay=self.replays,
+            keep_text=options["save_output"],
+            max_rps=options["max_rps"],
+        )
+        self.served_model = engine.served_model
+        return engine
+
+    def _telemetry(self, path: str, run: dict[str, str]) -> Telemetry:
+        """Samples what there is to sample here, and at the servers, into `path`."""
+        write = self._stack.enter_context(records_beside("--telemetry", path, self._kept, unbuffered=True))
+        sources: list[Source] = [*gpus(self._outcome.warn), *processes()]
+        if isinstance(self._running, Http):
+            service = self._running.service
+            headers = {"Authorization": f"Bearer {service.api_key}"} if service.api_key else {}
+            for origin in service.origins:
+                tls = tls_of(origin, verify=service.verify)
+                sources.append(Server(origin.url, headers=headers, context=tls))
+        head = {name: run[name] for name in ("run_id", "label")}
+        return Telemetry(sources, head, self._running.now, write, warn=self._outcome.warn)
 
     def _probe(self, engine: RealTime, like: Record) -> None:
         orders = orders_by_priority(engine, PROBE_TOKENS, self._seed, like)

@@ -16,7 +16,7 @@ import sys
 import threading
 import warnings
 from collections.abc import AsyncIterator, Iterator, Sequence
-from typing import Any, ClassVar
+from typing import Any
 
 from driftkit.engines.prompt_ids import token_ids
 from driftkit.engines.real_time import RealTime
@@ -48,7 +48,7 @@ class Vllm(RealTime):
     loading the model; UsageError for arguments that vLLM refuses, DriftkitError when it does not start.
     """
 
-    name: ClassVar[str] = "vllm"
+    name = "vllm"
 
     def __init__(
         self,
