@@ -18,6 +18,8 @@ from driftkit.reporting.stats import Array
 NUMBERS = (
     "arrival_s",
     "offered_s",
+    "dispatched_s",
+    "client_lag_s",
     "started_s",
     "first_token_s",
     "finished_s",

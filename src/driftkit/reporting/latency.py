@@ -15,7 +15,7 @@ from driftkit.reporting.tables import Table, shown
 OVERLOADED = (
     0.8  # of what is offered; a run's last requests end after the last arrival, so 1 is never reached
 )
-METRICS = ("e2e_s", "queue_wait_s", "ttft_s", "tpot_s")
+METRICS = ("e2e_s", "queue_wait_s", "ttft_s", "tpot_s", "client_lag_s")
 
 
 def latency(data: Columns, by: Sequence[str]) -> Table:
@@ -41,7 +41,9 @@ def throughput(data: Columns, by: Sequence[str]) -> Table:
     """Requests and tokens per second of each label and group, over the span of the runs they are part of."""
     columns = [("label", "label"), *((name, name) for name in by), ("runs", "runs"), ("served", "served")]
     columns += [("failed", "failed"), ("cut", "cut"), ("duration_s", "seconds")]
-    columns += [("offered_rps", "offered/s"), ("request_rps", "served/s")]
+    real = not np.isnan(data["client_lag_s"]).all()
+    sent = [("sent_rps", "sent/s")] if real else []  # a simulated client is never late
+    columns += [("offered_rps", "offered/s"), *sent, ("request_rps", "served/s")]
     columns += [("output_tokens_per_s", "output tokens/s"), ("preemptions", "preemptions")]
     table = Table("throughput", "Throughput", columns)
     rates = Rates(data)
@@ -58,6 +60,7 @@ def throughput(data: Columns, by: Sequence[str]) -> Table:
                 "cut": int(served.equal("finish_reason", "length").sum()),
                 "duration_s": rates.seconds(part),
                 "offered_rps": rates.offered(part),
+                **({"sent_rps": rates.sent(part)} if real else {}),
                 "request_rps": rates.per_second(len(served), part),
                 "output_tokens_per_s": rates.per_second(tokens, part),
                 "preemptions": None if preemptions is None else int(preemptions),
@@ -67,6 +70,10 @@ def throughput(data: Columns, by: Sequence[str]) -> Table:
         "seconds from a run's first arrival to its last end, summed over runs; offered/s over the arrivals "
         "alone; cut: outputs that ended at max_tokens or at the model's limit"
     )
+    if real:
+        table.notes.append(
+            "sent/s: what driftkit kept of offered/s; a policy that holds requests back lowers it"
+        )
     table.notes += _overloads(data, rates)
     table.notes += _pooled(data)
     return table
@@ -77,11 +84,8 @@ class Rates:
 
     def __init__(self, data: Columns) -> None:
         self._spans = data.spans
-        self._arrivals = {}
-        for name, run in data.split("run_id"):
-            offered = run["offered_s"][~np.isnan(run["offered_s"])]
-            span = float(offered.max() - offered.min()) if offered.size else math.nan
-            self._arrivals[name] = (offered.size, span)
+        self._arrivals = _course(data, "offered_s")
+        self._sent = _course(data, "dispatched_s")
 
     def seconds(self, part: Columns) -> float | None:
         """The spans of all its runs together; None where a run's is not known."""
@@ -95,11 +99,27 @@ class Rates:
 
     def offered(self, part: Columns) -> float | None:
         """Arrivals per second while its runs' requests arrived; None when all came at once."""
-        arrivals = [self._arrivals[name] for name, _ in part.split("run_id")]
+        return self._rate(part, self._arrivals)
+
+    def sent(self, part: Columns) -> float | None:
+        """The same of the instants at which requests were sent."""
+        return self._rate(part, self._sent)
+
+    def _rate(self, part: Columns, course: dict[str, tuple[int, float]]) -> float | None:
+        arrivals = [course[name] for name, _ in part.split("run_id")]
         seconds = sum(span for _, span in arrivals)
         count = sum(count for count, _ in arrivals)
         gaps = count - len(arrivals)  # one fewer than requests in each run
         return len(part) / count * gaps / seconds if seconds > 0 and gaps else None
+
+
+def _course(data: Columns, instant: str) -> dict[str, tuple[int, float]]:
+    """Of each run how many have that instant, and over how many seconds."""
+    found = {}
+    for name, run in data.split("run_id"):
+        known = run[instant][~np.isnan(run[instant])]
+        found[name] = (known.size, float(known.max() - known.min()) if known.size else math.nan)
+    return found
 
 
 def _overloads(data: Columns, rates: Rates) -> Iterator[str]:
