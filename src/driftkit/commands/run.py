@@ -36,7 +36,21 @@ ENGINES = {
     "fifo without priorities the engine's queue is vLLM's fcfs, else its priority queue. All input is read "
     "and sorted by arrival first, unless --follow is given. In the simulator a prompt begins with the blocks "
     "that prefix_hashes names and, in a session, with everything said before if it is as long; what of that "
-    "is in the KV cache is not computed again, and cached_tokens says how much it was."
+    "is in the KV cache is not computed again, and cached_tokens says how much it was.\n\n"
+    "A real engine gets each request when it is due, however many are in flight, or under --dispatch client "
+    "at most --max-concurrency of them. client_lag_s says how much later than it should have been that was: "
+    "it is in the latencies, and a P99 of it beyond --max-client-lag is warned of. A request that fails is "
+    "a record too, with its status and error, and nothing is sent twice unless --retries says so. What the "
+    "record has of messages, tools, temperature, top_p, top_k, min_p, seed, stop and penalties is sent as it "
+    "is; a prompt of which only prompt_tokens is known is sent as that many token ids, which begin alike "
+    "where prefix_hashes or session say so. Where priorities are to order, a few requests with long prompts find "
+    "out first whether they do, because a server that does not says nothing.\n\n"
+    "Interrupted once, a real run sends no more and waits for what is in flight; twice, or terminated, it "
+    "ends those as cancelled. The run that -o FILE has the beginning of goes on with --resume: what was cancelled "
+    "or cut off is sent again, and the clock starts at the first request that is left.\n\n"
+    "One process sends thousands of requests a second. Where that is not enough, several share the requests, "
+    "each at its own instants: split -n r/4 --filter='driftkit run ... > $FILE.jsonl' planned.jsonl; report "
+    "takes all their files."
 )
 @click.option(
     "--engine",
