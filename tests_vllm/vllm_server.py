@@ -33,8 +33,8 @@ SMALL = {
     "max_num_batched_tokens": 512,
     "max_num_seqs": 16,
 }
-# as random weights and short runs want it
-QUICK = {"load_format": "dummy", "dtype": "float32", "enforce_eager": True}
+# as random weights and short runs want it; several of them fit beside each other
+QUICK = {"load_format": "dummy", "dtype": "float32", "enforce_eager": True, "gpu_memory_utilization": 0.2}
 
 
 @dataclass(frozen=True)

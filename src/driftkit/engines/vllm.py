@@ -10,25 +10,23 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
+import logging
 import os
 import signal
 import sys
 import threading
 import warnings
 from collections.abc import AsyncIterator, Iterator, Sequence
+from multiprocessing import resource_tracker
 from typing import Any
 
+from driftkit.engines.http.body import SAMPLING, Endpoint, endpoint_of
 from driftkit.engines.prompt_ids import token_ids
 from driftkit.engines.real_time import RealTime
-from driftkit.errors import DriftkitError, UsageError
+from driftkit.errors import DriftkitError, FieldError, UsageError
 from driftkit.records.job import Job
 from driftkit.records.schema import HIGHEST_PRIORITY, Record
 
-#: fields of the record that vLLM takes as they are
-SAMPLING = (
-    *("temperature", "top_p", "top_k", "min_p", "seed", "stop", "logit_bias"),
-    *("presence_penalty", "frequency_penalty", "repetition_penalty"),
-)
 # What is in the environment already is left as it is. vLLM's log goes to stdout otherwise, which is data, and
 # begins with a page of advice.
 ENVIRONMENT = {
@@ -37,15 +35,17 @@ ENVIRONMENT = {
     "VLLM_NO_USAGE_STATS": "1",
     "PYTHONWARNINGS": "ignore",
     "TORCH_CPP_LOG_LEVEL": "ERROR",
+    "TORCH_LOGS": "-torch._library.triton",  # the minus is for errors only: a CPU has no Triton
 }
 
 
 class Vllm(RealTime):
     """AsyncLLM of `model`, with vLLM's own arguments as `key=value`.
 
-    `by_priority`: its queue is ordered by the jobs' priorities. `replay`: a job gets `output_tokens` tokens,
-    whatever the model would say. `keep_text`: the answer's text stays with the job. Starting takes as long as
-    loading the model; UsageError for arguments that vLLM refuses, DriftkitError when it does not start.
+    `endpoint`: whether prompts are chats, as a server has it. `by_priority`: its queue is ordered by the
+    jobs' priorities. `replay`: a job gets `output_tokens` tokens, whatever the model would say. `keep_text`:
+    the answer's text stays with the job. Starting takes as long as loading the model; UsageError for
+    arguments that vLLM refuses, DriftkitError when it does not start.
     """
 
     name = "vllm"
@@ -55,17 +55,23 @@ class Vllm(RealTime):
         model: str,
         arguments: Sequence[str] = (),
         *,
+        endpoint: Endpoint | None = None,
         by_priority: bool = False,
         replay: bool = False,
         keep_text: bool = False,
         max_rps: float | None = None,
     ) -> None:
         super().__init__(max_rps)
+        self.endpoint = endpoint
         self.by_priority = by_priority
         self.replay = replay
         self.keep_text = keep_text
         self._tasks: dict[Job, asyncio.Task[None]] = {}
-        self._llm = self.loop.run_until_complete(_started(model, arguments, by_priority))
+        for name, value in ENVIRONMENT.items():
+            os.environ.setdefault(name, value)  # read when vLLM is imported, and by processes that start
+        with _stdout_to_stderr(), _interrupts_kept_from_children(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            self.loop.run_until_complete(self._start_vllm(model, arguments))
         config = self._llm.vllm_config
         self.served_model: str = config.model_config.served_model_name
         self.max_num_seqs: int = config.scheduler_config.max_num_seqs
@@ -73,11 +79,8 @@ class Vllm(RealTime):
         self._defaults: dict[str, Any] = config.model_config.get_diff_sampling_param()
 
     def close(self) -> None:
-        self._llm.shutdown()
-        tasks = asyncio.all_tasks(self.loop)
-        for task in tasks:
-            task.cancel()
-        self.loop.run_until_complete(asyncio.gather(*tasks, return_exceptions=True))
+        self._llm.shutdown(timeout=0)  # nothing is in flight
+        self.loop.run_until_complete(_end_tasks())
         # it is part of cycles: gone now, while there is still all that its __del__ calls
         del self._llm
         gc.unfreeze()
@@ -91,6 +94,33 @@ class Vllm(RealTime):
         if (task := self._tasks.pop(job, None)) is not None:
             task.cancel()  # which AsyncLLM passes on
 
+    async def _start_vllm(self, model: str, arguments: Sequence[str]) -> None:
+        try:
+            from vllm.usage.usage_lib import UsageContext
+            from vllm.v1.engine.async_llm import AsyncLLM
+        except ImportError as error:
+            raise UsageError(
+                f"--engine vllm: cannot import vLLM: {reason(error)}",
+                hint="pip install vllm, in the environment of this driftkit",
+            ) from error
+        from driftkit.engines.vllm_arguments import engine_args
+
+        args = engine_args(model, arguments, by_priority=self.by_priority)
+        try:
+            config = args.create_engine_config(UsageContext.LLM_CLASS)
+        except (ValueError, OSError) as error:  # what huggingface_hub raises is an OSError
+            raise UsageError(f"--engine vllm: vLLM refuses: {reason(error)}") from error
+        try:
+            # in no variable: tracebacks that some module keeps would keep it alive, too
+            self._llm: Any = AsyncLLM.from_vllm_config(config, disable_log_stats=False)
+            await self._llm.get_supported_tasks()
+            # its traceback of an engine's death, which every job's error tells
+            logging.getLogger("vllm.v1.engine.async_llm").setLevel(logging.CRITICAL)
+        except Exception as error:
+            raise DriftkitError(
+                f"--engine vllm: vLLM did not start: {reason(error)}", hint="the lines above are its own"
+            ) from error
+
     async def _execute(self, job: Job) -> None:
         from vllm.exceptions import GracefulHTTPError, VLLMClientError
         from vllm.v1.engine.exceptions import EngineDeadError
@@ -100,10 +130,17 @@ class Vllm(RealTime):
         try:
             prompt, params = await self._request(job, wanted)
             await self._answer(job, prompt, params)
-        except (_RefusedError, VLLMClientError, GracefulHTTPError, ValueError, TypeError) as refusal:
+        except (
+            _RefusedError,
+            FieldError,
+            VLLMClientError,
+            GracefulHTTPError,
+            ValueError,
+            TypeError,
+        ) as refusal:
             status, error = "rejected", reason(refusal)
         except EngineDeadError:
-            status, error = "error", "vLLM's engine has died; what it said of it is on stderr"
+            status, error = "error", "vLLM's engine has died"
         except Exception as failure:  # AsyncLLM wraps whatever else goes wrong with one request
             status, error = "error", reason(failure.__cause__ or failure)
         self._tasks.pop(job, None)
@@ -133,16 +170,17 @@ class Vllm(RealTime):
         from vllm.inputs.engine import tokens_input
         from vllm.renderers.params import ChatParams
 
-        renderer = self._llm.renderer
-        if messages := record.get("messages"):
+        renderer, text = self._llm.renderer, record.get("prompt")
+        if endpoint_of(record, self.endpoint) == "chat":
             options = {"add_generation_prompt": True, **(record.get("chat_template_kwargs") or {})}
             if (tools := record.get("tools")) is not None:
                 options["tools"] = tools
+            messages = record.get("messages") or [{"role": "user", "content": text}]
             _, (prompt,) = await renderer.render_chat_async(
                 [messages], ChatParams(chat_template_kwargs=options)
             )
             return prompt
-        if (text := record.get("prompt")) is not None:
+        if text is not None:
             (prompt,) = await renderer.render_cmpl_async([{"prompt": text}])
             return prompt
         return tokens_input(token_ids(record))
@@ -155,12 +193,16 @@ class Vllm(RealTime):
         options = {**self._defaults, "max_tokens": record.get("max_tokens"), **asked}
         if self.replay:
             options |= {"max_tokens": wanted, "min_tokens": wanted, "ignore_eos": True}
-        return SamplingParams.from_optional(
-            **options,
-            output_kind=RequestOutputKind.DELTA,
-            detokenize=self.keep_text or bool(options.get("stop")),
-            skip_clone=True,
-        )
+        try:
+            return SamplingParams.from_optional(
+                **options,
+                output_kind=RequestOutputKind.DELTA,
+                detokenize=self.keep_text or bool(options.get("stop")),
+                skip_clone=True,
+            )
+        except TypeError as error:  # its own checks compare before they look
+            wrong = ", ".join(f"{name} {value!r}" for name, value in asked.items())
+            raise _RefusedError(f"one of {wrong} is of the wrong type: {reason(error)}") from error
 
     async def _answer(self, job: Job, prompt: Any, params: Any) -> None:
         """Take in the answer. vLLM's instants are of this machine's monotonic clock, as the run's are."""
@@ -198,35 +240,12 @@ def reason(error: BaseException) -> str:
     return said[:500] or type(error).__name__
 
 
-async def _started(model: str, arguments: Sequence[str], by_priority: bool) -> Any:
-    """An AsyncLLM that is ready for requests."""
-    for name, value in ENVIRONMENT.items():
-        os.environ.setdefault(name, value)  # before vLLM is imported, which is when it reads them
-    with _stdout_to_stderr(), _interrupts_kept_from_children(), warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        try:
-            from vllm.usage.usage_lib import UsageContext
-            from vllm.v1.engine.async_llm import AsyncLLM
-        except ImportError as error:
-            raise UsageError(
-                f"--engine vllm: cannot import vLLM: {reason(error)}",
-                hint="pip install vllm, in this environment",
-            ) from error
-        from driftkit.engines.vllm_arguments import engine_args
-
-        args = engine_args(model, arguments, by_priority=by_priority)
-        try:
-            config = args.create_engine_config(UsageContext.LLM_CLASS)
-        except (ValueError, OSError) as error:  # what huggingface_hub raises is an OSError
-            raise UsageError(f"--engine vllm: vLLM refuses: {reason(error)}") from error
-        try:
-            llm = AsyncLLM.from_vllm_config(config, disable_log_stats=False)
-            await llm.get_supported_tasks()
-        except Exception as error:
-            raise DriftkitError(
-                f"--engine vllm: vLLM did not start: {reason(error)}", hint="the lines above are its own"
-            ) from error
-    return llm
+async def _end_tasks() -> None:
+    """AsyncLLM's own, and those of jobs that were cancelled."""
+    tasks = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
 
 
 @contextlib.contextmanager
@@ -248,6 +267,7 @@ def _interrupts_kept_from_children() -> Iterator[None]:
     """Ctrl-C goes to everybody in the terminal's foreground, and vLLM's processes would end with all that is
     in flight. They inherit that this thread blocks it; another one takes it here.
     """
+    resource_tracker.ensure_running()  # which lets it through again
     over = threading.Event()
     threading.Thread(target=over.wait, daemon=True).start()
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
