@@ -8,15 +8,15 @@ import math
 import os
 import resource
 import signal
-import stat
 import time
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from io import BufferedReader
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, cast
 
 from driftkit.calibration.feedback import OnlineCalibration
 from driftkit.commands.configuration import given
@@ -30,7 +30,7 @@ from driftkit.engines.http.body import endpoint_of
 from driftkit.engines.http.connection import Origin, tls_of
 from driftkit.engines.http.engine import Http, Service
 from driftkit.engines.http.server import models
-from driftkit.engines.live import Lines, Live
+from driftkit.engines.live import Live, Stoppable
 from driftkit.engines.real_time import RealTime
 from driftkit.engines.telemetry.gpus import gpus
 from driftkit.engines.telemetry.processes import processes
@@ -39,7 +39,6 @@ from driftkit.engines.telemetry.servers import Server
 from driftkit.engines.telemetry.source import Source
 from driftkit.engines.warmup import orders_by_priority, warm_up
 from driftkit.errors import DriftkitError, FieldError, UsageError
-from driftkit.records.io import Source as Lined
 from driftkit.records.io import records_beside
 from driftkit.records.job import Job
 from driftkit.records.schema import SCHEMA, Record, check_prompt, checker
@@ -85,6 +84,16 @@ def settle(*, endless: bool) -> None:
     gc.freeze()
     if not endless:
         gc.disable()
+
+
+@contextmanager
+def stoppable_stdin() -> Iterator[IO[bytes]]:
+    """Standard input; a thread that waits for it is let go at the end, or Python could not exit."""
+    raw = Stoppable(0)
+    try:
+        yield cast(IO[bytes], BufferedReader(raw))
+    finally:
+        raw.stop()
 
 
 @dataclass
@@ -225,23 +234,6 @@ class Serving:
             raise FieldError("max_tokens", "expected an integer >= 1, got nothing", hint=hint)
         return 0
 
-    @contextmanager
-    def stoppable(self, sources: Sequence[Lined]) -> Iterator[list[Lined]]:
-        """The sources; waiting for standard input ends when this does."""
-        silent = [
-            Lines(0) if name == "<stdin>" and not stat.S_ISREG(os.fstat(0).st_mode) else None
-            for name, _ in sources
-        ]
-        try:
-            yield [
-                (name, lines if other is None else other)
-                for (name, lines), other in zip(sources, silent, strict=True)
-            ]
-        finally:
-            for lines in silent:
-                if lines is not None:
-                    lines.stop()
-
     def open(self, stack: ExitStack, intake: Intake, first: Job, *, resumes: bool) -> None:
         """Get the engine ready: found or started, probed, warmed up."""
         raise_open_files()
@@ -319,7 +311,7 @@ class Serving:
         if watch.stopped_by is not None:
             outcome.warn("terminated" if watch.stopped_by == TERMINATED else "interrupted")
             return watch.stopped_by
-        if self._live is not None:
+        if self._live is not None and not watch.arrivals.stopped:
             self._live.check()
         return outcome.status
 

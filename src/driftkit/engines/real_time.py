@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import math
+from contextlib import suppress
 
+from driftkit.errors import printable
 from driftkit.records.job import Job
 
 
@@ -57,29 +59,31 @@ class RealTime:
         self._start(job)
         return True
 
-    def advance(self, until: float) -> list[Job]:
+    def advance(self, until: float) -> list[Job] | None:
         if not self._ended:
             timer = None if math.isinf(until) else self.loop.call_at(self._zero + until, self.loop.stop)
             self.loop.run_forever()
             if timer is not None:
                 timer.cancel()
         ended, self._ended = self._ended, []
-        return ended
+        return ended if ended or self.now() >= until else None
 
     def wake(self) -> None:
         """Let `advance` return; from any thread."""
-        self.loop.call_soon_threadsafe(self.loop.stop)
+        with suppress(RuntimeError):  # closed meanwhile
+            self.loop.call_soon_threadsafe(self.loop.stop)
 
     def end(self, job: Job, status: str = "ok", error: str | None = None) -> None:
-        """The job has ended now, unless it had before."""
+        """The job has ended now, unless it had before. `error` may be a server's own words."""
         if job not in self.in_flight:
             return
         self.in_flight.discard(job)
         job.status = status
-        job.error = error
+        job.error = None if error is None else printable(error)
         job.finished_s = self.now()
         self._ended.append(job)
-        self.loop.stop()
+        if self.loop.is_running():
+            self.loop.stop()
 
     def cancel(self, why: str) -> None:
         """End everything in flight as cancelled; `advance` returns it."""
