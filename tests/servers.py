@@ -80,14 +80,13 @@ def running(server: Server) -> Iterator[Server]:
 
 
 @contextmanager
-def faulty(folder: Path, fault: str = "none", *, tls: Path | None = None) -> Iterator[Server]:
+def faulty(folder: Path, fault: str = "none", *options: str, tls: Path | None = None) -> Iterator[Server]:
     """tests/faulty_server.py with its log in `folder`; with `tls`, over HTTPS, as certificate() made it."""
     log = folder / "server.jsonl"
     log.touch()
     secure: list[str | Path] = ["--tls", tls] if tls else []
-    with running(
-        Server([TESTS / "faulty_server.py", "--log", log, "--fault", fault, *secure], log)
-    ) as server:
+    command = [TESTS / "faulty_server.py", "--log", log, "--fault", fault, *options, *secure]
+    with running(Server(command, log)) as server:
         yield server
 
 

@@ -29,7 +29,7 @@ from driftkit.engines.dispatcher import Arrivals, Dispatching, dispatched
 from driftkit.engines.http.body import endpoint_of
 from driftkit.engines.http.connection import Origin, tls_of
 from driftkit.engines.http.engine import Http, Service
-from driftkit.engines.http.server import models
+from driftkit.engines.http.server import PATIENCE_S, models
 from driftkit.engines.live import Live, Stoppable
 from driftkit.engines.real_time import RealTime
 from driftkit.engines.telemetry.gpus import gpus
@@ -211,6 +211,7 @@ class Serving:
         self._endless = endless
         self._way = Dispatching(**{name: options[name] for name in DISPATCHING})
         self._lags = array("d")
+        self._uncounted = 0
         self._live: Live | None = None
         self.replays: bool = options["replay_lengths"]
         self.dry: bool = options["dry_run"]
@@ -288,6 +289,7 @@ class Serving:
             for together in dispatched(arrivals, engine, self._intake.policy, self._way):
                 for job in together:
                     watch.note(job)
+                    self._uncounted += job.status == "ok" and not job.counted
                     if job.client_lag_s is not None:
                         self._lags.append(job.client_lag_s)
                 yield together
@@ -299,6 +301,11 @@ class Serving:
             outcome.warn(f"{watch.gave_up}: no more was sent")
         if watch.gave_up is not None or unserved > (options["max_failed"] or 0):
             outcome.failed += unserved
+        if self._uncounted:
+            outcome.warn(
+                f"the lengths of {self._uncounted} answers are not known: no usage came with them, and "
+                "events are not counted, for one may hold several tokens"
+            )
         if self._running.held_back:
             outcome.warn(f"{self._running.held_back} requests were held back by --max-rps")
         lag = p99(self._lags)
@@ -402,7 +409,7 @@ def http_engine(options: dict[str, Any], by_priority: bool, seed: int) -> Http:
         raise UsageError("--engine http needs --base-url", hint="for example http://localhost:8000")
     key, verify, model = api_key(options["api_key_file"]), not options["insecure"], options["model"]
     for origin in origins:
-        served = models(origin, key, verify=verify)
+        served = models(origin, key, verify=verify, patience_s=min(PATIENCE_S, options["timeout"]))
         names = [one.name for one in served or []]
         if model is None:
             if not names:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import orjson
 
 from driftkit import rng
-from driftkit.engines.http.answer import Answer, refusal_of
+from driftkit.engines.http.answer import Answer, refusal_of, told
 from driftkit.engines.http.body import PATHS, Endpoint, body_of, endpoint_of
 from driftkit.engines.http.connection import Connection, Origin, Pool, head_of
 from driftkit.engines.http.events import EventStream
@@ -105,8 +105,7 @@ class Http(RealTime):
         for call in [
             call for call in self._calls.values() if call.heard <= silent_since and not call.waiting
         ]:
-            call.leave()
-            self.ended(call, "timeout", f"no byte for {self.service.timeout_s:g} s")
+            call.give_up("timeout", f"no byte for {self.service.timeout_s:g} s")
         self._looking = self.loop.call_later(self._look_every_s, self._look)
 
 
@@ -169,13 +168,18 @@ class Call:
             self._replica.in_flight -= 1
             self._connection.abort()
 
+    def give_up(self, status: str, error: str) -> None:
+        """End in mid-answer, and the connection with it."""
+        self.leave()
+        self._over(status, error)
+
     # --- what the connection calls
 
     def on_head(self, status: int, headers: dict[bytes, bytes]) -> None:
         self.heard = self._engine.loop.time()
         self._status = status
         self._headers = headers
-        if status == 200 and headers.get(b"content-type", b"").startswith(b"text/event-stream"):
+        if status == 200 and headers.get(b"content-type", b"").lower().startswith(b"text/event-stream"):
             self._events = EventStream()
 
     def on_body(self, data: bytes) -> None:
@@ -183,14 +187,14 @@ class Call:
         if self._events is None:
             self._body += data
             if len(self._body) > (MOST_WHOLE if self._status == 200 else MOST_REFUSAL):
-                self._end("error", f"HTTP {self._status} with an endless body")
+                self.give_up("error", f"HTTP {self._status} with an endless body")
             return
         answer, job = self._answer, self.job
         try:
             for event in self._events.feed(data):
                 answer.take(event)
         except ValueError as error:
-            self._end("error", self._safe(str(error)))
+            self.give_up("error", str(error))
             return
         if answer.started and job.first_token_s is None:
             job.first_token_s = self._engine.now()
@@ -206,10 +210,10 @@ class Call:
             try:
                 answer.take_whole(self._body)
             except ValueError as error:
-                self._over("error", self._safe(str(error)))
+                self._over("error", str(error))
                 return
         if answer.error is not None:
-            self._over("error", self._safe(answer.error))
+            self._over("error", answer.error)
         elif not answer.done and answer.finish_reason is None:
             self._over("error", "the answer broke off: neither [DONE] nor finish_reason")
         else:
@@ -221,9 +225,9 @@ class Call:
         if why.startswith("cannot connect"):
             self._replica.failed()
         if self._answer.done and self._answer.error is None:
-            self._over("ok", None)  # all was said
+            self._over("ok", None)  # all was said: content-length or the last chunk would add nothing
         elif answered or not self._engine.again(self, None):
-            self._over("error", self._safe(f"{why} in mid-answer" if answered else why))
+            self._over("error", f"{why} in mid-answer" if self._status else why)
 
     # ---
 
@@ -232,20 +236,16 @@ class Call:
         if status in BUSY and self._engine.again(self, _seconds(self._headers.get(b"retry-after"))):
             return
         if 300 <= status < 400:
-            target = self._headers.get(b"location", b"?").decode(errors="replace")[:200]
+            target = self._headers.get(b"location", b"?").decode(errors="replace")
             said = f"redirected to {target}, which is not followed"
         else:
             said = refusal_of(self._body) or "without a word"
-        self._over("rejected" if status in REFUSED else "error", self._safe(f"HTTP {status}: {said}"))
-
-    def _end(self, status: str, error: str) -> None:
-        """End in mid-answer, and the connection with it."""
-        self.leave()
-        self._over(status, error)
+        self._over("rejected" if status in REFUSED else "error", f"HTTP {status}: {said}")
 
     def _over(self, status: str, error: str | None) -> None:
-        job, answer = self.job, self._answer
-        job.finish_reason = answer.finish_reason
+        job, answer, secret = self.job, self._answer, self._engine.service.api_key
+        if answer.finish_reason is not None:
+            job.finish_reason = told(answer.finish_reason, secret)
         job.counted = answer.output_tokens is not None
         job.output_tokens = answer.output_tokens or 0
         job.cached_tokens = answer.cached_tokens
@@ -253,12 +253,7 @@ class Call:
         job.output_words = len(text.split())
         if self._engine.service.keep_text:
             job.output_text = text
-        self._engine.ended(self, status, error)
-
-    def _safe(self, text: str) -> str:
-        """Without the API key, which a server may repeat."""
-        key = self._engine.service.api_key
-        return text.replace(key, "(the API key)") if key else text
+        self._engine.ended(self, status, None if error is None else told(error, secret))
 
 
 def _seconds(header: bytes | None) -> float | None:
