@@ -1,6 +1,6 @@
 """An OpenAI-compatible server that does wrong what it is asked to do wrong.
 
-    python tests/faulty_server.py --port 0 --log LOG [--fault FAULT] [--tls FOLDER] [--slots N [--by-priority]]
+    python tests/faulty_server.py --port 0 --log LOG [--fault FAULT] [--tls FOLDER] [--slots N]
 
 prints its URL once it listens. A prompt that holds `fault:NAME` gets that fault, any other the one of
 --fault, else a good answer of at most 4 tokens. `fault:NAME,key=value,...` sets what the fault reads, and
@@ -11,7 +11,8 @@ for all faults:
     tokens=N     of the answer
     gap=S        seconds between tokens
 
-With --slots, so many are answered at a time; the others wait, first come first served or by `priority`.
+With --slots, so many are answered at a time; the others wait, first come first served, or with
+--by-priority by their priorities.
 
 LOG gets a JSON line for each request once it is read: `connection` (a number), `try` (1 for a prompt's
 first), `method`, `path`, `headers` (lower-case names), `body`, `prompt`, `fault`; and {"left": connection}

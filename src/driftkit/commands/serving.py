@@ -287,6 +287,8 @@ class Serving:
         )
         with watch.watching():
             for together in dispatched(arrivals, engine, self._intake.policy, self._way):
+                if watch.failure is not None:
+                    break  # there is nowhere to write it
                 for job in together:
                     watch.note(job)
                     self._uncounted += job.status == "ok" and not job.counted

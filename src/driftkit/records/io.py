@@ -156,6 +156,9 @@ class Writer:
         if self._unbuffered:
             self._flush()
 
+    def flush(self) -> None:
+        self._flush()
+
 
 @contextmanager
 def open_sources(paths: Sequence[str], stdin: IO[bytes] | None = None) -> Iterator[list[Source]]:

@@ -7,6 +7,7 @@ aiohttp, costs four times as much, and its own waiting would be measured as the 
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
 import ssl
 from typing import NamedTuple, Protocol
@@ -283,6 +284,8 @@ def reason(error: BaseException) -> str:
     """Why there is no connection, or no response."""
     if isinstance(error, ssl.SSLCertVerificationError):
         return f"certificate not trusted: {error.verify_message}"
-    if isinstance(error, OSError) and error.strerror:
-        return error.strerror.lower()
+    if isinstance(error, ssl.SSLError | socket.gaierror):
+        return (error.strerror or str(error)).lower()
+    if isinstance(error, OSError) and error.errno:
+        return os.strerror(error.errno).lower()  # asyncio puts other words into strerror
     return str(error) or type(error).__name__
