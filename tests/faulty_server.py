@@ -454,6 +454,17 @@ async def error_event(call: Call) -> None:
 
 
 @fault
+async def endless(call: Call) -> None:
+    """Tokens for ever."""
+    await call.head()
+    events = call.event(" t") * 1000
+    with contextlib.suppress(ConnectionError):
+        while True:
+            await call.piece(events)
+    raise ConnectionResetError
+
+
+@fault
 async def huge_event(call: Call) -> None:
     """One event of bytes=16777216, of which the end never comes before the client has had enough."""
     await call.begin()

@@ -124,6 +124,7 @@ FAULTS: dict[str, tuple[str, str | None, str]] = {
         " t0 t1",
     ),
     "error-event": ("error", "EngineCore encountered an issue", " t0 t1"),
+    "endless": ("error", "HTTP 200 with an endless body", ""),
     "huge-event": ("error", "more than 1048576 bytes without the end of an event", " t0 t1"),
     "split-utf8": ("ok", None, SPLIT_TEXT),
     "odd-lines": ("ok", None, WHOLE),
@@ -139,6 +140,9 @@ def test_every_fault_is_one_record_that_says_what_it_was(tmp_path: Path) -> None
         assert len(server.requests()) == len(rows)
         eventually(lambda: len(server.left()) >= 3)  # those that hung were let go
     found = ended(result.stdout)
+    endless = found["endless"]
+    assert 200_000 < len(endless["output_text"].split()) < 1_000_000
+    endless["output_text"] = ""
     assert {
         fault: (one["status"], one.get("error"), one["output_text"]) for fault, one in found.items()
     } == FAULTS

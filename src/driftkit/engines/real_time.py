@@ -27,7 +27,7 @@ class RealTime:
     def __init__(self, max_rps: float | None = None) -> None:
         self.loop = asyncio.new_event_loop()
         self.in_flight: set[Job] = set()
-        #: requests that `max_rps` held back, and the jobs that failed
+        #: requests that `max_rps` has held back since the start
         self.held_back = 0
         self._gap = 1 / max_rps if max_rps else 0.0
         self._free_at = -math.inf  # when the next may be sent
@@ -38,6 +38,7 @@ class RealTime:
         """The run's clock shows `at` seconds now."""
         self._zero = self.loop.time() - at
         self._free_at = -math.inf
+        self.held_back = 0
 
     def now(self) -> float:
         return self.loop.time() - self._zero
@@ -48,15 +49,16 @@ class RealTime:
 
     def submit(self, job: Job) -> bool:
         self.in_flight.add(job)
+        due = job.dispatched_s
         if self._gap:
             send_at = max(self._free_at, self.now())
             self._free_at = send_at + self._gap
             if send_at > self.now():
                 self.held_back += 1
-                job.dispatched_s = send_at
-                self.loop.call_at(self._zero + send_at, self._start, job)
+                job.dispatched_s = None
+                self.loop.call_at(self._zero + send_at, self._start, job, send_at)
                 return True
-        self._start(job)
+        self._start(job, due)
         return True
 
     def advance(self, until: float) -> list[Job] | None:
@@ -96,10 +98,9 @@ class RealTime:
         self.loop.run_until_complete(self.loop.shutdown_default_executor())
         self.loop.close()
 
-    def _start(self, job: Job) -> None:
+    def _start(self, job: Job, due: float | None) -> None:
         if job not in self.in_flight:
             return  # cancelled while it was held back
-        due = job.dispatched_s
         job.dispatched_s = self.now()
         if due is not None:
             job.client_lag_s = max(0.0, job.dispatched_s - due)

@@ -25,7 +25,7 @@ from driftkit.records.job import Job
 REFUSED = (400, 404, 413, 422, 429, 503)  # the server did not take the request in
 BUSY = (429, 503)
 MOST_REFUSAL = 1 << 16  # bytes of a body that is no success
-MOST_WHOLE = 1 << 26  # bytes of an answer that does not stream
+MOST_ANSWER = 1 << 26  # bytes of an answer; one of 128k tokens has half as many
 FIRST_WAIT_S, LONGEST_WAIT_S = 0.5, 60.0  # before a retry
 OUT_OF_SERVICE_S = 1.0  # after a failed connection, where there are other replicas
 
@@ -58,7 +58,6 @@ class Http(RealTime):
     def __init__(self, service: Service, max_rps: float | None = None) -> None:
         super().__init__(max_rps)
         self.service = service
-        self.retried = 0
         self._replicas = [Replica(self.loop, origin, service) for origin in service.origins]
         self._router = ROUTERS[service.route](len(self._replicas), service.seed)
         self._calls: dict[Job, Call] = {}
@@ -95,7 +94,6 @@ class Http(RealTime):
         if after_s is None:
             after_s = FIRST_WAIT_S * 2**job.retries * (0.5 + float(self._waits.random()))
         job.retries += 1
-        self.retried += 1
         call.waiting = self.loop.call_later(min(after_s, LONGEST_WAIT_S), self._send, job)
         return True
 
@@ -135,7 +133,7 @@ class Call:
 
     __slots__ = (
         *("job", "heard", "waiting", "_engine", "_replica", "_connection", "_answer", "_events", "_status"),
-        *("_headers", "_body"),
+        *("_headers", "_body", "_bytes"),
     )
 
     def __init__(self, engine: Http, job: Job, replica: Replica) -> None:
@@ -150,7 +148,8 @@ class Call:
         self._events: EventStream | None = None
         self._status = 0
         self._headers: dict[bytes, bytes] = {}
-        self._body = b""
+        self._body: list[bytes] = []
+        self._bytes = 0
 
     def send(self) -> None:
         service, replica, job = self._engine.service, self._replica, self.job
@@ -184,10 +183,12 @@ class Call:
 
     def on_body(self, data: bytes) -> None:
         self.heard = self._engine.loop.time()
+        self._bytes += len(data)
+        if self._bytes > (MOST_ANSWER if self._status == 200 else MOST_REFUSAL):
+            self.give_up("error", f"HTTP {self._status} with an endless body")
+            return
         if self._events is None:
-            self._body += data
-            if len(self._body) > (MOST_WHOLE if self._status == 200 else MOST_REFUSAL):
-                self.give_up("error", f"HTTP {self._status} with an endless body")
+            self._body.append(data)
             return
         answer, job = self._answer, self.job
         try:
@@ -208,7 +209,7 @@ class Call:
             return
         if self._events is None:
             try:
-                answer.take_whole(self._body)
+                answer.take_whole(b"".join(self._body))
             except ValueError as error:
                 self._over("error", str(error))
                 return
@@ -239,7 +240,7 @@ class Call:
             target = self._headers.get(b"location", b"?").decode(errors="replace")
             said = f"redirected to {target}, which is not followed"
         else:
-            said = refusal_of(self._body) or "without a word"
+            said = refusal_of(b"".join(self._body)) or "without a word"
         self._over("rejected" if status in REFUSED else "error", f"HTTP {status}: {said}")
 
     def _over(self, status: str, error: str | None) -> None:
