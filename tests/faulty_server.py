@@ -1,6 +1,6 @@
 """An OpenAI-compatible server that does wrong what it is asked to do wrong.
 
-    python tests/faulty_server.py --port 0 --log LOG [--fault FAULT] [--tls FOLDER]
+    python tests/faulty_server.py --port 0 --log LOG [--fault FAULT] [--tls FOLDER] [--slots N]
 
 prints its URL once it listens. A prompt that holds `fault:NAME` gets that fault, any other the one of
 --fault, else a good answer of at most 4 tokens. `fault:NAME,key=value,...` sets what the fault reads, and
@@ -10,6 +10,9 @@ for all faults:
     delay=S      seconds before the first byte
     tokens=N     of the answer
     gap=S        seconds between tokens
+
+With --slots, so many are answered at a time; the others wait, first come first served, or with
+--by-priority by their priorities.
 
 LOG gets a JSON line for each request once it is read: `connection` (a number), `try` (1 for a prompt's
 first), `method`, `path`, `headers` (lower-case names), `body`, `prompt`, `fault`; and {"left": connection}
@@ -21,6 +24,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import heapq
 import itertools
 import json
 import re
@@ -29,7 +33,7 @@ import socket
 import ssl
 import struct
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from email.utils import formatdate
 from pathlib import Path
 from time import time
@@ -450,6 +454,17 @@ async def error_event(call: Call) -> None:
 
 
 @fault
+async def endless(call: Call) -> None:
+    """Tokens for ever."""
+    await call.head()
+    events = call.event(" t") * 1000
+    with contextlib.suppress(ConnectionError):
+        while True:
+            await call.piece(events)
+    raise ConnectionResetError
+
+
+@fault
 async def huge_event(call: Call) -> None:
     """One event of bytes=16777216, of which the end never comes before the client has had enough."""
     await call.begin()
@@ -512,10 +527,38 @@ def prompt_of(body: Any) -> str:
     return prompt if isinstance(prompt, str) else " ".join(map(str, prompt))
 
 
+class Slots:
+    """Lets so many in at a time: the lowest priority first if that is asked for, else who came first."""
+
+    def __init__(self, free: int, by_priority: bool) -> None:
+        self.free = free
+        self.by_priority = by_priority
+        self.numbers = itertools.count()
+        self.waiting: list[tuple[int, int, asyncio.Future[None]]] = []
+
+    @contextlib.asynccontextmanager
+    async def one(self, priority: int) -> AsyncIterator[None]:
+        turn = asyncio.get_running_loop().create_future()
+        heapq.heappush(self.waiting, (priority if self.by_priority else 0, next(self.numbers), turn))
+        self.fill()
+        await turn
+        try:
+            yield
+        finally:
+            self.free += 1
+            self.fill()
+
+    def fill(self) -> None:
+        while self.free and self.waiting:
+            self.free -= 1
+            heapq.heappop(self.waiting)[2].set_result(None)
+
+
 class Service:
-    def __init__(self, log: TextIO, default_fault: str) -> None:
+    def __init__(self, log: TextIO, default_fault: str, slots: Slots) -> None:
         self.log = log
         self.default_fault = default_fault
+        self.slots = slots
         self.connections = itertools.count(1)
         self.tries: Counter[str] = Counter()
 
@@ -550,13 +593,16 @@ class Service:
             name = "none"
         self.note({"at": time(), "try": self.tries[prompt], "prompt": prompt, "fault": name, **request})
         call = Call({**request, "prompt": prompt}, options, reader, writer)
-        await asyncio.sleep(float(options.get("delay", "0")))
         if request["method"] == "GET":
             await page(call)
-        elif name in FAULTS:
-            await FAULTS[name](call)
-        else:
-            await call.refuse("501 Not Implemented", f"no fault {name}")
+            return
+        body = request["body"]
+        async with self.slots.one(body.get("priority", 0) if isinstance(body, dict) else 0):
+            await asyncio.sleep(float(options.get("delay", "0")))
+            if name in FAULTS:
+                await FAULTS[name](call)
+            else:
+                await call.refuse("501 Not Implemented", f"no fault {name}")
 
 
 async def read_request(reader: asyncio.StreamReader) -> dict[str, Any]:
@@ -591,7 +637,7 @@ async def main(args: argparse.Namespace) -> None:
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     with args.log.open("a") as log:
-        service = Service(log, args.fault)
+        service = Service(log, args.fault, Slots(args.slots, args.by_priority))
         server = await asyncio.start_server(
             service.serve, "127.0.0.1", args.port, ssl=context, backlog=4096, limit=1 << 24
         )
@@ -605,6 +651,8 @@ if __name__ == "__main__":
     parser.add_argument("--port", type=int, default=0)
     parser.add_argument("--log", type=Path, required=True)
     parser.add_argument("--fault", default="none")
+    parser.add_argument("--slots", type=int, default=1_000_000, help="how many are answered at a time")
+    parser.add_argument("--by-priority", action="store_true", help="the most urgent of those waiting first")
     parser.add_argument("--tls", type=Path, help="a folder with certificate.pem and key.pem")
     with contextlib.suppress(KeyboardInterrupt):
         asyncio.run(main(parser.parse_args()))

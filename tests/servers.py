@@ -59,13 +59,13 @@ class Server:
 
     def requests(self) -> list[dict[str, Any]]:
         """What was asked for with POST, in the order of arrival; see faulty_server.py for what each has."""
-        return [entry for entry in self._entries() if entry.get("method") == "POST"]
+        return [entry for entry in self.entries() if entry.get("method") == "POST"]
 
     def left(self) -> list[int]:
         """The connections on which the client left before its answer was complete."""
-        return [entry["left"] for entry in self._entries() if "left" in entry]
+        return [entry["left"] for entry in self.entries() if "left" in entry]
 
-    def _entries(self) -> list[dict[str, Any]]:
+    def entries(self) -> list[dict[str, Any]]:
         assert self.log, "only the faulty server keeps a log"
         return [json.loads(line) for line in self.log.read_text().splitlines()]
 
@@ -80,14 +80,13 @@ def running(server: Server) -> Iterator[Server]:
 
 
 @contextmanager
-def faulty(folder: Path, fault: str = "none", *, tls: Path | None = None) -> Iterator[Server]:
+def faulty(folder: Path, fault: str = "none", *options: str, tls: Path | None = None) -> Iterator[Server]:
     """tests/faulty_server.py with its log in `folder`; with `tls`, over HTTPS, as certificate() made it."""
     log = folder / "server.jsonl"
     log.touch()
     secure: list[str | Path] = ["--tls", tls] if tls else []
-    with running(
-        Server([TESTS / "faulty_server.py", "--log", log, "--fault", fault, *secure], log)
-    ) as server:
+    command = [TESTS / "faulty_server.py", "--log", log, "--fault", fault, *options, *secure]
+    with running(Server(command, log)) as server:
         yield server
 
 

@@ -148,7 +148,7 @@ def command(
     from driftkit.calibration.state import StateFolder
     from driftkit.calibration.stream import Key, Learning, Stream
     from driftkit.commands.intake import Intake
-    from driftkit.commands.serving import Serving
+    from driftkit.commands.serving import Serving, stoppable_stdin
     from driftkit.commands.sink import output
     from driftkit.records.completion import completion, cut_by_the_engine, in_order_of_arrival
     from driftkit.records.io import Writer
@@ -178,7 +178,8 @@ def command(
             keeper = stack.enter_context(Keeper(folder, Stream(learned.start, live=True), outcome.warn_once))
         if folder is not None:  # the same requests on top of other knowledge are another run
             intake.identity.add({"learned": folder.digest()})
-        reader = stack.enter_context(reading(outcome, files, on_error, rejects))
+        stdin = stack.enter_context(stoppable_stdin()) if follow and isinstance(by, Serving) else None
+        reader = stack.enter_context(reading(outcome, files, on_error, rejects, stdin=stdin))
         if isinstance(by, Serving) and by.dry:
             requests = [job for job in reader.records("request", intake.job, lambda other: None) if job]
             Writer(stdout()).write(by.planned_load(in_order_of_arrival(requests)[:limit]))
@@ -186,12 +187,10 @@ def command(
         sink, done = stack.enter_context(
             output(path, kept, unbuffered or follow or learn, redact_prompt, resume, threaded=engine != "sim")
         )
-        if isinstance(by, Serving) and follow:
-            reader.sources = stack.enter_context(by.stoppable(reader.sources))
         told = (lambda other: None) if resume else sink.write  # what is no request was passed on before
         read = (job for job in reader.records("request", intake.job, told) if job is not None)
         in_order = read if follow else iter(in_order_of_arrival(list(read)))
-        jobs = islice((job for job in in_order if job.record["id"] not in done.ids), limit)
+        jobs = (job for job in islice(in_order, limit) if job.record["id"] not in done.ids)
         first = next(jobs, None)
         if first is None:
             return outcome.status

@@ -8,15 +8,15 @@ import math
 import os
 import resource
 import signal
-import stat
 import time
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from io import BufferedReader
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, cast
 
 from driftkit.calibration.feedback import OnlineCalibration
 from driftkit.commands.configuration import given
@@ -29,8 +29,8 @@ from driftkit.engines.dispatcher import Arrivals, Dispatching, dispatched
 from driftkit.engines.http.body import endpoint_of
 from driftkit.engines.http.connection import Origin, tls_of
 from driftkit.engines.http.engine import Http, Service
-from driftkit.engines.http.server import models
-from driftkit.engines.live import Lines, Live
+from driftkit.engines.http.server import PATIENCE_S, models
+from driftkit.engines.live import Live, Stoppable
 from driftkit.engines.real_time import RealTime
 from driftkit.engines.telemetry.gpus import gpus
 from driftkit.engines.telemetry.processes import processes
@@ -39,7 +39,6 @@ from driftkit.engines.telemetry.servers import Server
 from driftkit.engines.telemetry.source import Source
 from driftkit.engines.warmup import orders_by_priority, warm_up
 from driftkit.errors import DriftkitError, FieldError, UsageError
-from driftkit.records.io import Source as Lined
 from driftkit.records.io import records_beside
 from driftkit.records.job import Job
 from driftkit.records.schema import SCHEMA, Record, check_prompt, checker
@@ -85,6 +84,16 @@ def settle(*, endless: bool) -> None:
     gc.freeze()
     if not endless:
         gc.disable()
+
+
+@contextmanager
+def stoppable_stdin() -> Iterator[IO[bytes]]:
+    """Standard input; a thread that waits for it is let go at the end, or Python could not exit."""
+    raw = Stoppable(0)
+    try:
+        yield cast(IO[bytes], BufferedReader(raw))
+    finally:
+        raw.stop()
 
 
 @dataclass
@@ -202,6 +211,7 @@ class Serving:
         self._endless = endless
         self._way = Dispatching(**{name: options[name] for name in DISPATCHING})
         self._lags = array("d")
+        self._uncounted = 0
         self._live: Live | None = None
         self.replays: bool = options["replay_lengths"]
         self.dry: bool = options["dry_run"]
@@ -224,23 +234,6 @@ class Serving:
             hint = "a server cuts at a default of its own, vLLM at 16; or --replay-lengths"
             raise FieldError("max_tokens", "expected an integer >= 1, got nothing", hint=hint)
         return 0
-
-    @contextmanager
-    def stoppable(self, sources: Sequence[Lined]) -> Iterator[list[Lined]]:
-        """The sources; waiting for standard input ends when this does."""
-        silent = [
-            Lines(0) if name == "<stdin>" and not stat.S_ISREG(os.fstat(0).st_mode) else None
-            for name, _ in sources
-        ]
-        try:
-            yield [
-                (name, lines if other is None else other)
-                for (name, lines), other in zip(sources, silent, strict=True)
-            ]
-        finally:
-            for lines in silent:
-                if lines is not None:
-                    lines.stop()
 
     def open(self, stack: ExitStack, intake: Intake, first: Job, *, resumes: bool) -> None:
         """Get the engine ready: found or started, probed, warmed up."""
@@ -294,8 +287,11 @@ class Serving:
         )
         with watch.watching():
             for together in dispatched(arrivals, engine, self._intake.policy, self._way):
+                if watch.failure is not None:
+                    break  # there is nowhere to write it
                 for job in together:
                     watch.note(job)
+                    self._uncounted += job.status == "ok" and not job.counted
                     if job.client_lag_s is not None:
                         self._lags.append(job.client_lag_s)
                 yield together
@@ -307,6 +303,11 @@ class Serving:
             outcome.warn(f"{watch.gave_up}: no more was sent")
         if watch.gave_up is not None or unserved > (options["max_failed"] or 0):
             outcome.failed += unserved
+        if self._uncounted:
+            outcome.warn(
+                f"the lengths of {self._uncounted} answers are not known: no usage came with them, and "
+                "events are not counted, for one may hold several tokens"
+            )
         if self._running.held_back:
             outcome.warn(f"{self._running.held_back} requests were held back by --max-rps")
         lag = p99(self._lags)
@@ -319,7 +320,7 @@ class Serving:
         if watch.stopped_by is not None:
             outcome.warn("terminated" if watch.stopped_by == TERMINATED else "interrupted")
             return watch.stopped_by
-        if self._live is not None:
+        if self._live is not None and not watch.arrivals.stopped:
             self._live.check()
         return outcome.status
 
@@ -410,7 +411,7 @@ def http_engine(options: dict[str, Any], by_priority: bool, seed: int) -> Http:
         raise UsageError("--engine http needs --base-url", hint="for example http://localhost:8000")
     key, verify, model = api_key(options["api_key_file"]), not options["insecure"], options["model"]
     for origin in origins:
-        served = models(origin, key, verify=verify)
+        served = models(origin, key, verify=verify, patience_s=min(PATIENCE_S, options["timeout"]))
         names = [one.name for one in served or []]
         if model is None:
             if not names:

@@ -78,6 +78,8 @@ class Sink:
         try:
             while (waiting := self._waiting.get()) is not None:
                 self._write(*waiting)
+                if self._waiting.empty():  # what has ended is there, whatever ends this process
+                    self._writer.flush()
         except BaseException as error:
             self._error = error
 

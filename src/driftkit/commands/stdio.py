@@ -120,10 +120,11 @@ def reading(
     rejects: str | None,
     *,
     afterwards: Sequence[str] = (),
+    stdin: IO[bytes] | None = None,
 ) -> Iterator[Reader]:
     """The Reader of a command's input, `files` and then `afterwards`, which are opened when it is their turn.
 
-    At the end it says how many lines were skipped.
+    `stdin` stands for standard input. At the end it says how many lines were skipped.
     """
     from driftkit.records.io import Reader, lines_later, open_beside, open_sources
 
@@ -135,7 +136,7 @@ def reading(
         text = "--rejects copies lines as they came, prompts included: it does not go with --redact-prompt"
         raise click.UsageError(text, click.get_current_context())
     with ExitStack() as stack:
-        sources = stack.enter_context(open_sources(files))
+        sources = stack.enter_context(open_sources(files, stdin))
         sources += [(path, lines_later(path)) for path in afterwards]
         if (manifest := manifest_of(click.get_current_context())) is not None:
             sources = manifest.reading(sources)

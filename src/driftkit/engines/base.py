@@ -25,12 +25,12 @@ class Engine(Protocol):
         """
         ...
 
-    def advance(self, until: float) -> list[Job]:
+    def advance(self, until: float) -> list[Job] | None:
         """Work, or wait, until some job ends or the clock reaches `until`, whichever comes first.
 
         Returns the jobs that ended, in order of `finished_s`; the last may lie past `until` when a step was
         under way then. On a virtual clock they all ended at one instant, and nothing to do is done at once.
         A step never starts at or after `until`: what is due then is to be submitted first. A real clock's
-        engine may also return nothing before `until`, when something woke it that changes what is due.
+        engine returns None when something woke it before `until`: another arrival, or a signal.
         """
         ...

@@ -226,8 +226,8 @@ def dispatch(
                 arrivals.ended(job)
             in_flight -= len(ended)
             refill(now)
-        elif arrivals.due != due or arrivals.pending or arrivals.stopped:
-            continue  # it was woken: something came, or nothing more is to be taken
+        elif ended is None:
+            continue
         elif math.isinf(due):
             raise RuntimeError(f"engine {engine.name} stopped with {in_flight} requests in flight")
         else:
@@ -258,9 +258,9 @@ def dispatch_gangs(
     while arrivals.more or len(queue):
         while arrivals.more and not len(queue):
             due = arrivals.due
-            engine.advance(due)  # nothing is in flight: time passes
+            reached = engine.advance(due) is not None  # nothing is in flight: time passes
             arrivals.look()
-            if arrivals.due == due < math.inf:
+            if reached and due < math.inf:
                 now = max(now, due)
                 arrive(now)
         if not len(queue):
@@ -272,8 +272,10 @@ def dispatch_gangs(
             if len(queue):
                 batch.append(queue.pop(now))
                 continue
-            engine.advance(min(closes, arrivals.due))
+            reached = engine.advance(min(closes, arrivals.due)) is not None
             arrivals.look()
+            if not reached:
+                continue
             if arrivals.due <= closes:
                 now = max(now, arrivals.due)
                 queue.push(arrivals.take(), now)
@@ -293,7 +295,7 @@ def dispatch_gangs(
             if ended:
                 left -= len(ended)
                 end = ended[-1].finished_s
-            elif not arrivals.pending and not arrivals.stopped:
+            elif ended is not None:
                 raise RuntimeError(f"engine {engine.name} stopped with {left} requests in flight")
             arrivals.look()
         for job in batch:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import io
 import os
 import select
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from threading import Thread
+from typing import TYPE_CHECKING
 
 from driftkit.records.job import Job
 
-PIECE = 1 << 16
+if TYPE_CHECKING:
+    from _typeshed import WriteableBuffer as Buffer
 
 
 class Live:
@@ -56,8 +59,8 @@ class Live:
         self._wake()
 
 
-class Lines:
-    """The lines of a descriptor that may keep silent; `stop`, from any thread, ends them."""
+class Stoppable(io.RawIOBase):
+    """What comes from a descriptor that may keep silent; `stop`, from any thread, is its end."""
 
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
@@ -66,20 +69,14 @@ class Lines:
     def stop(self) -> None:
         os.write(self._stop, b".")
 
-    def __iter__(self) -> Iterator[bytes]:
-        rest: list[bytes] = []
-        while True:
-            ready, _, _ = select.select([self._descriptor, self._stopped], [], [])
-            if self._stopped in ready:
-                return
-            piece = os.read(self._descriptor, PIECE)
-            if not piece:
-                break
-            *lines, last = piece.split(b"\n")
-            for line in lines:
-                yield b"".join([*rest, line, b"\n"])
-                rest.clear()
-            if last:
-                rest.append(last)
-        if rest:
-            yield b"".join(rest)
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Buffer) -> int:
+        ready, _, _ = select.select([self._descriptor, self._stopped], [], [])
+        if self._stopped in ready:
+            return 0
+        view = memoryview(buffer)
+        piece = os.read(self._descriptor, len(view))
+        view[: len(piece)] = piece
+        return len(piece)

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import math
+from contextlib import suppress
 
+from driftkit.errors import printable
 from driftkit.records.job import Job
 
 
@@ -25,7 +27,7 @@ class RealTime:
     def __init__(self, max_rps: float | None = None) -> None:
         self.loop = asyncio.new_event_loop()
         self.in_flight: set[Job] = set()
-        #: requests that `max_rps` held back, and the jobs that failed
+        #: requests that `max_rps` has held back since the start
         self.held_back = 0
         self._gap = 1 / max_rps if max_rps else 0.0
         self._free_at = -math.inf  # when the next may be sent
@@ -36,6 +38,7 @@ class RealTime:
         """The run's clock shows `at` seconds now."""
         self._zero = self.loop.time() - at
         self._free_at = -math.inf
+        self.held_back = 0
 
     def now(self) -> float:
         return self.loop.time() - self._zero
@@ -46,40 +49,43 @@ class RealTime:
 
     def submit(self, job: Job) -> bool:
         self.in_flight.add(job)
+        due = job.dispatched_s
         if self._gap:
             send_at = max(self._free_at, self.now())
             self._free_at = send_at + self._gap
             if send_at > self.now():
                 self.held_back += 1
-                job.dispatched_s = send_at
-                self.loop.call_at(self._zero + send_at, self._start, job)
+                job.dispatched_s = None
+                self.loop.call_at(self._zero + send_at, self._start, job, send_at)
                 return True
-        self._start(job)
+        self._start(job, due)
         return True
 
-    def advance(self, until: float) -> list[Job]:
+    def advance(self, until: float) -> list[Job] | None:
         if not self._ended:
             timer = None if math.isinf(until) else self.loop.call_at(self._zero + until, self.loop.stop)
             self.loop.run_forever()
             if timer is not None:
                 timer.cancel()
         ended, self._ended = self._ended, []
-        return ended
+        return ended if ended or self.now() >= until else None
 
     def wake(self) -> None:
         """Let `advance` return; from any thread."""
-        self.loop.call_soon_threadsafe(self.loop.stop)
+        with suppress(RuntimeError):  # closed meanwhile
+            self.loop.call_soon_threadsafe(self.loop.stop)
 
     def end(self, job: Job, status: str = "ok", error: str | None = None) -> None:
-        """The job has ended now, unless it had before."""
+        """The job has ended now, unless it had before. `error` may be a server's own words."""
         if job not in self.in_flight:
             return
         self.in_flight.discard(job)
         job.status = status
-        job.error = error
+        job.error = None if error is None else printable(error)
         job.finished_s = self.now()
         self._ended.append(job)
-        self.loop.stop()
+        if self.loop.is_running():
+            self.loop.stop()
 
     def cancel(self, why: str) -> None:
         """End everything in flight as cancelled; `advance` returns it."""
@@ -92,10 +98,9 @@ class RealTime:
         self.loop.run_until_complete(self.loop.shutdown_default_executor())
         self.loop.close()
 
-    def _start(self, job: Job) -> None:
+    def _start(self, job: Job, due: float | None) -> None:
         if job not in self.in_flight:
             return  # cancelled while it was held back
-        due = job.dispatched_s
         job.dispatched_s = self.now()
         if due is not None:
             job.client_lag_s = max(0.0, job.dispatched_s - due)

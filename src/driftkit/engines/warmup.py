@@ -73,5 +73,5 @@ def _run(engine: RealTime, jobs: list[Job]) -> list[Job]:
         job.dispatched_s = engine.now()
         engine.submit(job)
     while len(ended) < len(jobs):
-        ended += engine.advance(math.inf)
+        ended += engine.advance(math.inf) or []
     return ended

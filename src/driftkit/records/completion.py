@@ -97,7 +97,8 @@ def outcome(job: Job) -> Record:
             record["actual_output_words"] = words
     if job.output_text is not None:
         record["output_text"] = job.output_text
-    record["dispatched_s"] = job.dispatched_s
+    if job.dispatched_s is not None:
+        record["dispatched_s"] = job.dispatched_s
     if job.client_lag_s is not None:
         record["client_lag_s"] = job.client_lag_s
     if served:

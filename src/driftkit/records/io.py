@@ -156,17 +156,21 @@ class Writer:
         if self._unbuffered:
             self._flush()
 
+    def flush(self) -> None:
+        self._flush()
+
 
 @contextmanager
-def open_sources(paths: Sequence[str]) -> Iterator[list[Source]]:
-    """The named files, opened for reading, unpacked where gzipped; no path, or `-`, is standard input."""
+def open_sources(paths: Sequence[str], stdin: IO[bytes] | None = None) -> Iterator[list[Source]]:
+    """The named files, opened for reading, unpacked where gzipped; no path, or `-`, is `stdin`, by default
+    standard input."""
     with ExitStack() as stack:
         sources: list[Source] = []
         for path in paths or ["-"]:
             if path == "-":
                 if sys.stdin is None:
                     raise DriftkitError("standard input is closed")
-                sources.append(("<stdin>", unpacked(sys.stdin.buffer)))
+                sources.append(("<stdin>", unpacked(stdin or sys.stdin.buffer)))
             else:
                 sources.append((path, unpacked(stack.enter_context(open_file(path)))))
         yield sources

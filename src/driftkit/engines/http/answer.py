@@ -6,7 +6,7 @@ from typing import Any
 
 import orjson
 
-from driftkit.records.schema import shown
+from driftkit.errors import printable
 
 DONE = b"[DONE]"
 #: of a chat's delta: where tokens show
@@ -46,9 +46,7 @@ class Answer:
         try:
             chunk = orjson.loads(event)
         except orjson.JSONDecodeError:
-            raise ValueError(
-                f"an event that is not JSON: {shown(event[:60].decode(errors='replace'))}"
-            ) from None
+            raise ValueError(f"an event that is not JSON: {event.decode(errors='replace')}") from None
         if type(chunk) is not dict:
             raise ValueError("an event that is not an object")
         if "error" in chunk:
@@ -78,7 +76,7 @@ class Answer:
         if type(text) is str:
             self.pieces.append(text)
         if type(reason := choice.get("finish_reason")) is str:
-            self.finish_reason = reason[:MOST_SAID]
+            self.finish_reason = reason
 
     def _usage(self, usage: dict[str, Any]) -> None:
         self.output_tokens = _count(usage.get("completion_tokens"))
@@ -87,13 +85,20 @@ class Answer:
             self.cached_tokens = _count(details.get("cached_tokens"))
 
 
+def told(text: str, secret: str | None) -> str:
+    """A server's own words as people are told them: one line that drives no terminal, not too long, and
+    without the API key, which a server may repeat."""
+    if secret:
+        text = text.replace(secret, "(the API key)")
+    return printable(" ".join(text.split()))[:MOST_SAID]
+
+
 def message_of(document: object) -> str:
-    """What an error document says, cut to `MOST_SAID` characters."""
+    """What an error document says."""
     error = document.get("error", document) if type(document) is dict else document
     if type(error) is dict:
         error = error.get("message") or error.get("detail") or error
-    text = error if type(error) is str else orjson.dumps(error, default=str).decode()
-    return " ".join(text.split())[:MOST_SAID]
+    return error if type(error) is str else orjson.dumps(error).decode()
 
 
 def refusal_of(body: bytes) -> str:
@@ -101,7 +106,7 @@ def refusal_of(body: bytes) -> str:
     try:
         return message_of(orjson.loads(body))
     except orjson.JSONDecodeError:
-        return " ".join(body.decode(errors="replace").split())[:MOST_SAID]
+        return body.decode(errors="replace")
 
 
 def _count(value: object) -> int | None:

@@ -7,6 +7,7 @@ aiohttp, costs four times as much, and its own waiting would be measured as the 
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
 import ssl
 from typing import NamedTuple, Protocol
@@ -19,6 +20,7 @@ from driftkit.errors import DriftkitError, UsageError
 
 PORTS = {"http": 80, "https": 443}
 MOST_HEADER_BYTES = 1 << 16
+LONGEST_IDLE_S = 4.0  # uvicorn, vLLM's server, closes after 5 s, and would take the next request with it
 
 
 class Exchange(Protocol):
@@ -50,16 +52,16 @@ class Origin(NamedTuple):
     @classmethod
     def of(cls, url: str) -> Origin:
         """UsageError for what is no http or https URL, or has a password in it."""
+        if "@" in url:  # asked first: nothing that is said below shows a password
+            hint = "the API key comes from DRIFTKIT_API_KEY or --api-key-file"
+            raise UsageError(
+                "--base-url: a URL with a user or password would be seen by everybody", hint=hint
+            )
         try:
             parts = urlsplit(url)
             port = parts.port
         except ValueError as error:
             raise UsageError(f"--base-url: {error}: {url!r}") from None
-        if "@" in parts.netloc:
-            hint = "the API key comes from DRIFTKIT_API_KEY or --api-key-file"
-            raise UsageError(
-                "--base-url: a URL with a user or password would be seen by everybody", hint=hint
-            )
         if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
             hint = "for example http://localhost:8000"
             raise UsageError(f"--base-url: expected http://HOST[:PORT][/PATH], got {url!r}", hint=hint)
@@ -119,7 +121,7 @@ class Connection(asyncio.Protocol):
                     lambda: self, address, pool.origin.port, ssl=pool.tls, server_hostname=host
                 )
             except OSError as error:  # of which ssl.SSLError is one
-                why = _said(error)
+                why = reason(error)
                 continue
             if address != pool.addresses[0]:
                 pool.addresses.remove(address)
@@ -141,6 +143,10 @@ class Connection(asyncio.Protocol):
         if self._transport is not None:
             self._transport.abort()
 
+    @property
+    def closing(self) -> bool:
+        return self._transport is None or self._transport.is_closing()
+
     # --- what asyncio calls
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -161,14 +167,14 @@ class Connection(asyncio.Protocol):
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserError as error:
-            self._lose(f"not an HTTP response: {_said(error.__context__ or error)}")
+            self._lose(f"not an HTTP response: {reason(error.__context__ or error)}")
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._pool.forget(self)
         if self._to_the_end and exc is None and self._exchange is not None:
             self._finish()
         else:
-            self._lose(f"connection lost: {_said(exc)}" if exc else "the server closed the connection")
+            self._lose(f"connection lost: {reason(exc)}" if exc else "the server closed the connection")
 
     # --- what the parser calls
 
@@ -202,7 +208,7 @@ class Connection(asyncio.Protocol):
 
     def _finish(self) -> None:
         exchange, self._exchange = self._exchange, None
-        if self._parser.should_keep_alive() and not self._to_the_end:
+        if self._parser.should_keep_alive() and not self._to_the_end and not self.closing:
             self._pool.keep(self)
         else:
             self._close()
@@ -228,12 +234,15 @@ class Pool:
         self.origin = origin
         self.tls = tls_of(origin, verify=verify)
         self.addresses = _addresses(origin)
-        self._idle: dict[Connection, None] = {}  # in order of last use
+        self._idle: dict[Connection, float] = {}  # since when, in order
 
     def send(self, exchange: Exchange, request: bytes) -> Connection:
         """Send `request`, whole with its head; the connection is there to be aborted."""
-        if self._idle:
-            connection, _ = self._idle.popitem()
+        while self._idle:
+            connection, since = self._idle.popitem()
+            if connection.closing or since < self.loop.time() - LONGEST_IDLE_S:
+                connection.abort()
+                continue
             connection.send(exchange, request)
             return connection
         connection = Connection(self, exchange, request)
@@ -241,7 +250,7 @@ class Pool:
         return connection
 
     def keep(self, connection: Connection) -> None:
-        self._idle[connection] = None
+        self._idle[connection] = self.loop.time()
 
     def forget(self, connection: Connection) -> None:
         self._idle.pop(connection, None)
@@ -256,7 +265,7 @@ def _addresses(origin: Origin) -> list[str]:
     try:
         found = socket.getaddrinfo(origin.host, origin.port, type=socket.SOCK_STREAM)
     except (OSError, UnicodeError) as error:
-        raise DriftkitError(f"{origin.url}: {_said(error)}") from None
+        raise DriftkitError(f"{origin.url}: {reason(error)}") from None
     return list(dict.fromkeys(str(address[4][0]) for address in found))
 
 
@@ -271,9 +280,12 @@ def tls_of(origin: Origin, *, verify: bool) -> ssl.SSLContext | None:
     return context
 
 
-def _said(error: BaseException) -> str:
+def reason(error: BaseException) -> str:
+    """Why there is no connection, or no response."""
     if isinstance(error, ssl.SSLCertVerificationError):
         return f"certificate not trusted: {error.verify_message}"
-    if isinstance(error, OSError) and error.strerror:
-        return error.strerror.lower()
+    if isinstance(error, ssl.SSLError | socket.gaierror):
+        return (error.strerror or str(error)).lower()
+    if isinstance(error, OSError) and error.errno:
+        return os.strerror(error.errno).lower()  # asyncio puts other words into strerror
     return str(error) or type(error).__name__

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import orjson
 
 from driftkit import rng
-from driftkit.engines.http.answer import Answer, refusal_of
+from driftkit.engines.http.answer import Answer, refusal_of, told
 from driftkit.engines.http.body import PATHS, Endpoint, body_of, endpoint_of
 from driftkit.engines.http.connection import Connection, Origin, Pool, head_of
 from driftkit.engines.http.events import EventStream
@@ -25,7 +25,7 @@ from driftkit.records.job import Job
 REFUSED = (400, 404, 413, 422, 429, 503)  # the server did not take the request in
 BUSY = (429, 503)
 MOST_REFUSAL = 1 << 16  # bytes of a body that is no success
-MOST_WHOLE = 1 << 26  # bytes of an answer that does not stream
+MOST_ANSWER = 1 << 26  # bytes of an answer; one of 128k tokens has half as many
 FIRST_WAIT_S, LONGEST_WAIT_S = 0.5, 60.0  # before a retry
 OUT_OF_SERVICE_S = 1.0  # after a failed connection, where there are other replicas
 
@@ -58,7 +58,6 @@ class Http(RealTime):
     def __init__(self, service: Service, max_rps: float | None = None) -> None:
         super().__init__(max_rps)
         self.service = service
-        self.retried = 0
         self._replicas = [Replica(self.loop, origin, service) for origin in service.origins]
         self._router = ROUTERS[service.route](len(self._replicas), service.seed)
         self._calls: dict[Job, Call] = {}
@@ -95,7 +94,6 @@ class Http(RealTime):
         if after_s is None:
             after_s = FIRST_WAIT_S * 2**job.retries * (0.5 + float(self._waits.random()))
         job.retries += 1
-        self.retried += 1
         call.waiting = self.loop.call_later(min(after_s, LONGEST_WAIT_S), self._send, job)
         return True
 
@@ -105,8 +103,7 @@ class Http(RealTime):
         for call in [
             call for call in self._calls.values() if call.heard <= silent_since and not call.waiting
         ]:
-            call.leave()
-            self.ended(call, "timeout", f"no byte for {self.service.timeout_s:g} s")
+            call.give_up("timeout", f"no byte for {self.service.timeout_s:g} s")
         self._looking = self.loop.call_later(self._look_every_s, self._look)
 
 
@@ -136,7 +133,7 @@ class Call:
 
     __slots__ = (
         *("job", "heard", "waiting", "_engine", "_replica", "_connection", "_answer", "_events", "_status"),
-        *("_headers", "_body"),
+        *("_headers", "_body", "_bytes"),
     )
 
     def __init__(self, engine: Http, job: Job, replica: Replica) -> None:
@@ -151,7 +148,8 @@ class Call:
         self._events: EventStream | None = None
         self._status = 0
         self._headers: dict[bytes, bytes] = {}
-        self._body = b""
+        self._body: list[bytes] = []
+        self._bytes = 0
 
     def send(self) -> None:
         service, replica, job = self._engine.service, self._replica, self.job
@@ -169,28 +167,35 @@ class Call:
             self._replica.in_flight -= 1
             self._connection.abort()
 
+    def give_up(self, status: str, error: str) -> None:
+        """End in mid-answer, and the connection with it."""
+        self.leave()
+        self._over(status, error)
+
     # --- what the connection calls
 
     def on_head(self, status: int, headers: dict[bytes, bytes]) -> None:
         self.heard = self._engine.loop.time()
         self._status = status
         self._headers = headers
-        if status == 200 and headers.get(b"content-type", b"").startswith(b"text/event-stream"):
+        if status == 200 and headers.get(b"content-type", b"").lower().startswith(b"text/event-stream"):
             self._events = EventStream()
 
     def on_body(self, data: bytes) -> None:
         self.heard = self._engine.loop.time()
+        self._bytes += len(data)
+        if self._bytes > (MOST_ANSWER if self._status == 200 else MOST_REFUSAL):
+            self.give_up("error", f"HTTP {self._status} with an endless body")
+            return
         if self._events is None:
-            self._body += data
-            if len(self._body) > (MOST_WHOLE if self._status == 200 else MOST_REFUSAL):
-                self._end("error", f"HTTP {self._status} with an endless body")
+            self._body.append(data)
             return
         answer, job = self._answer, self.job
         try:
             for event in self._events.feed(data):
                 answer.take(event)
         except ValueError as error:
-            self._end("error", self._safe(str(error)))
+            self.give_up("error", str(error))
             return
         if answer.started and job.first_token_s is None:
             job.first_token_s = self._engine.now()
@@ -204,12 +209,12 @@ class Call:
             return
         if self._events is None:
             try:
-                answer.take_whole(self._body)
+                answer.take_whole(b"".join(self._body))
             except ValueError as error:
-                self._over("error", self._safe(str(error)))
+                self._over("error", str(error))
                 return
         if answer.error is not None:
-            self._over("error", self._safe(answer.error))
+            self._over("error", answer.error)
         elif not answer.done and answer.finish_reason is None:
             self._over("error", "the answer broke off: neither [DONE] nor finish_reason")
         else:
@@ -221,9 +226,9 @@ class Call:
         if why.startswith("cannot connect"):
             self._replica.failed()
         if self._answer.done and self._answer.error is None:
-            self._over("ok", None)  # all was said
+            self._over("ok", None)  # all was said: content-length or the last chunk would add nothing
         elif answered or not self._engine.again(self, None):
-            self._over("error", self._safe(f"{why} in mid-answer" if answered else why))
+            self._over("error", f"{why} in mid-answer" if self._status else why)
 
     # ---
 
@@ -232,20 +237,16 @@ class Call:
         if status in BUSY and self._engine.again(self, _seconds(self._headers.get(b"retry-after"))):
             return
         if 300 <= status < 400:
-            target = self._headers.get(b"location", b"?").decode(errors="replace")[:200]
+            target = self._headers.get(b"location", b"?").decode(errors="replace")
             said = f"redirected to {target}, which is not followed"
         else:
-            said = refusal_of(self._body) or "without a word"
-        self._over("rejected" if status in REFUSED else "error", self._safe(f"HTTP {status}: {said}"))
-
-    def _end(self, status: str, error: str) -> None:
-        """End in mid-answer, and the connection with it."""
-        self.leave()
-        self._over(status, error)
+            said = refusal_of(b"".join(self._body)) or "without a word"
+        self._over("rejected" if status in REFUSED else "error", f"HTTP {status}: {said}")
 
     def _over(self, status: str, error: str | None) -> None:
-        job, answer = self.job, self._answer
-        job.finish_reason = answer.finish_reason
+        job, answer, secret = self.job, self._answer, self._engine.service.api_key
+        if answer.finish_reason is not None:
+            job.finish_reason = told(answer.finish_reason, secret)
         job.counted = answer.output_tokens is not None
         job.output_tokens = answer.output_tokens or 0
         job.cached_tokens = answer.cached_tokens
@@ -253,12 +254,7 @@ class Call:
         job.output_words = len(text.split())
         if self._engine.service.keep_text:
             job.output_text = text
-        self._engine.ended(self, status, error)
-
-    def _safe(self, text: str) -> str:
-        """Without the API key, which a server may repeat."""
-        key = self._engine.service.api_key
-        return text.replace(key, "(the API key)") if key else text
+        self._engine.ended(self, status, None if error is None else told(error, secret))
 
 
 def _seconds(header: bytes | None) -> float | None:
