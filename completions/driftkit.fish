@@ -140,7 +140,7 @@ complete -c driftkit -n '__driftkit_command run' -l replay-lengths -d 'Ask for e
 complete -c driftkit -n '__driftkit_command run' -l engine-arg -x -d 'vllm: an engine argument as `vllm serve` has it; repeatable'
 complete -c driftkit -n '__driftkit_command run' -l save-output -d 'Keep the answers\' text, as output_text'
 complete -c driftkit -n '__driftkit_command run' -l warmup -x -d 'Send N throw-away requests before the clock starts'
-complete -c driftkit -n '__driftkit_command run' -l no-probe -d 'Do not find out first whether the engine orders by priority, where that matters'
+complete -c driftkit -n '__driftkit_command run' -l no-probe -d 'Do not find out first, with 16 prompts of up to 2,000 tokens, whether the engine orders by priority, where that matters'
 complete -c driftkit -n '__driftkit_command run' -l max-rps -x -d 'Never send more requests a second; what is due sooner is held back'
 complete -c driftkit -n '__driftkit_command run' -l max-failed -x -d 'Stop sending when more have failed; up to N are no reason for exit status 3'
 complete -c driftkit -n '__driftkit_command run' -l abort-error-ratio -x -d 'Stop sending when a larger share of 20 or more has failed'

@@ -51,7 +51,7 @@ def test_lengths_are_replayed_to_the_token(server: VllmServer) -> None:
 
 
 def test_what_cannot_be_served_is_rejected_in_the_servers_words(server: VllmServer) -> None:
-    rows = [request(0), request(1, prompt_tokens=LONGEST), request(2, temperature=-1.0), request(3)]
+    rows = [request(0), request(1, prompt_tokens=LONGEST + 50), request(2, temperature=-1.0), request(3)]
     call = ["run", "--engine", "http", "--base-url", server.url]
     result = run(call, jsonl(rows[:2] + rows[3:]))
     said(result, 3)

@@ -44,7 +44,6 @@ from driftkit.records.job import Job
 from driftkit.records.schema import SCHEMA, Record, check_prompt, checker
 
 INTERRUPTED, TERMINATED = 130, 143
-PROBE_TOKENS = 1000  # in each prompt of the probe: more than half of the smallest default of a step's tokens
 
 check_sent = checker((), ("prompt", "messages", "max_tokens", "temperature"))
 check_truth = checker(("trace_output_tokens",))
@@ -350,6 +349,7 @@ class Serving:
             return self._vllm(by_priority)
         engine = http_engine(self._options, by_priority, self._seed)
         self.served_model = engine.service.model
+        self._max_model_len = engine.service.max_model_len
         return engine
 
     def _vllm(self, by_priority: bool) -> RealTime:
@@ -370,6 +370,7 @@ class Serving:
             max_rps=options["max_rps"],
         )
         self.served_model = engine.served_model
+        self._max_model_len = engine.max_model_len
         return engine
 
     def _telemetry(self, path: str, run: dict[str, str]) -> Telemetry:
@@ -386,7 +387,7 @@ class Serving:
         return Telemetry(sources, head, self._running.now, write, warn=self._outcome.warn)
 
     def _probe(self, engine: RealTime, like: Record) -> None:
-        orders = orders_by_priority(engine, PROBE_TOKENS, self._seed, like)
+        orders = orders_by_priority(engine, self._max_model_len, self._seed, like)
         if orders is None:
             self._outcome.warn("could not see whether the engine orders by priority; going on")
         elif not orders:
@@ -410,6 +411,7 @@ def http_engine(options: dict[str, Any], by_priority: bool, seed: int) -> Http:
     if not origins:
         raise UsageError("--engine http needs --base-url", hint="for example http://localhost:8000")
     key, verify, model = api_key(options["api_key_file"]), not options["insecure"], options["model"]
+    longest: list[int] = []
     for origin in origins:
         served = models(origin, key, verify=verify, patience_s=min(PATIENCE_S, options["timeout"]))
         names = [one.name for one in served or []]
@@ -422,9 +424,11 @@ def http_engine(options: dict[str, Any], by_priority: bool, seed: int) -> Http:
         if model not in names:
             known = ", ".join(names[:5])
             raise DriftkitError(f"{origin.url} does not serve {model!r}", hint=f"it serves: {known}")
+        longest += [one.max_model_len for one in served if one.name == model and one.max_model_len]
     service = Service(
         origins,
         model,
+        max_model_len=min(longest, default=None),
         endpoint=options["endpoint"],
         api_key=key,
         verify=verify,

@@ -14,8 +14,11 @@ from driftkit.records.completion import job_of
 from driftkit.records.job import Job
 from driftkit.records.schema import Record
 
-WARMUP_WORDS, WARMUP_TOKENS = 64, 16
-PROBES = 8
+WARMUP_PROMPT_TOKENS, WARMUP_TOKENS = 64, 16
+PROBES = 16
+PROBE_TOKENS = 2000  # in each prompt: all together twice as many as vLLM's largest default of a step
+ROOM = 40  # for the answer, and for what a chat template adds
+TOKENS_PER_NUMBER = 4  # three digits and a space, at most
 CLEARLY = 0.5  # of Kendall's tau between the order of sending and that of first tokens
 
 
@@ -25,21 +28,23 @@ def warm_up(engine: RealTime, count: int, seed: int, like: Record) -> None:
     They are chats if `like`, a request of the run, is one.
     """
     for ended in _run(
-        engine, [_request(f"warmup-{n}", WARMUP_WORDS, WARMUP_TOKENS, seed, like) for n in range(count)]
+        engine,
+        [_request(f"warmup-{n}", WARMUP_PROMPT_TOKENS, WARMUP_TOKENS, seed, like) for n in range(count)],
     ):
         if ended.status != "ok":
             raise DriftkitError(f"warm-up: a request was {ended.status}: {ended.error}")
 
 
-def orders_by_priority(engine: RealTime, prompt_tokens: int, seed: int, like: Record) -> bool | None:
+def orders_by_priority(engine: RealTime, max_model_len: int | None, seed: int, like: Record) -> bool | None:
     """Whether the server takes the lowest `priority` first; None when that could not be seen.
 
     A few requests with long prompts and one token to answer, each more urgent than the one before, are sent
     at once: more than fit into a step, so a queue orders them. The first is taken in as it comes.
     """
     jobs = []
+    length = min(PROBE_TOKENS, (max_model_len or PROBE_TOKENS + ROOM) - ROOM)
     for number in range(PROBES):
-        job = _request(f"probe-{number}", prompt_tokens, 1, seed, like)
+        job = _request(f"probe-{number}", length, 1, seed, like)
         job.priority = PROBES - number
         jobs.append(job)
     ended = _run(engine, jobs)
@@ -55,15 +60,16 @@ def orders_by_priority(engine: RealTime, prompt_tokens: int, seed: int, like: Re
     return None if abs(tau) < CLEARLY else tau < 0
 
 
-def _request(name: str, words: int, tokens: int, seed: int, like: Record) -> Job:
-    stream = rng.stream(seed, name)
-    text = " ".join(str(int(u * 1000)) for u in stream.random(words))
-    chat = bool(like.get("messages"))
-    record: Record = {"id": name, "arrival_s": 0.0, "max_tokens": tokens}
-    record |= {"messages": [{"role": "user", "content": text}]} if chat else {"prompt": text}
-    job = job_of(record, tokens)
-    job.prompt_tokens = words
-    return job
+def _request(name: str, length: int, tokens: int, seed: int, like: Record) -> Job:
+    """A prompt of about `length` tokens, exactly so where a prompt can be token ids."""
+    record: Record = {"id": f"{name}-{seed}", "arrival_s": 0.0, "max_tokens": tokens, "prompt_tokens": length}
+    if like.get("prompt") is not None or like.get("messages"):  # a server may know text alone
+        numbers = rng.stream(seed, name).random(-(-length // TOKENS_PER_NUMBER))
+        text = " ".join(str(100 + int(u * 900)) for u in numbers)
+        record |= (
+            {"messages": [{"role": "user", "content": text}]} if like.get("messages") else {"prompt": text}
+        )
+    return job_of(record, tokens)
 
 
 def _run(engine: RealTime, jobs: list[Job]) -> list[Job]:

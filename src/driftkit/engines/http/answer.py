@@ -36,6 +36,7 @@ class Answer:
         self.prompt_tokens: int | None = None
         self.cached_tokens: int | None = None
         self.error: str | None = None
+        self.error_status = 0  # HTTP's, of an error that comes when 200 was said already
         self.pieces: list[str] = []  # of text
 
     def take(self, event: bytes) -> None:
@@ -51,6 +52,8 @@ class Answer:
             raise ValueError("an event that is not an object")
         if "error" in chunk:
             self.error = message_of(chunk)
+            code = chunk["error"].get("code") if type(chunk["error"]) is dict else None
+            self.error_status = _count(code) or 0
             return
         choices = chunk.get("choices")
         if choices and type(choices) is list and type(choices[0]) is dict:

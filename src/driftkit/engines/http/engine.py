@@ -34,12 +34,13 @@ OUT_OF_SERVICE_S = 1.0  # after a failed connection, where there are other repli
 class Service:
     """What is asked of the servers, and how.
 
-    `timeout_s`: a server that sends no byte for so long has hung. `replay`: answers are to have the job's
+    `max_model_len` is None where they do not tell. `timeout_s`: a server that sends no byte for so long has hung. `replay`: answers are to have the job's
     `output_tokens`. `keep_text`: the answer's text stays with the job.
     """
 
     origins: Sequence[Origin]
     model: str
+    max_model_len: int | None = None
     endpoint: Endpoint | None = None
     api_key: str | None = None
     verify: bool = True
@@ -205,7 +206,7 @@ class Call:
         self._connection = None
         answer = self._answer
         if self._status != 200:
-            self._refused()
+            self._refused(self._status, refusal_of(b"".join(self._body)))
             return
         if self._events is None:
             try:
@@ -213,7 +214,9 @@ class Call:
             except ValueError as error:
                 self._over("error", str(error))
                 return
-        if answer.error is not None:
+        if answer.error is not None and answer.error_status in REFUSED and not answer.started:
+            self._refused(answer.error_status, answer.error)  # vLLM says 200 before it looks at its queue
+        elif answer.error is not None:
             self._over("error", answer.error)
         elif not answer.done and answer.finish_reason is None:
             self._over("error", "the answer broke off: neither [DONE] nor finish_reason")
@@ -232,16 +235,13 @@ class Call:
 
     # ---
 
-    def _refused(self) -> None:
-        status = self._status
+    def _refused(self, status: int, said: str) -> None:
         if status in BUSY and self._engine.again(self, _seconds(self._headers.get(b"retry-after"))):
             return
         if 300 <= status < 400:
             target = self._headers.get(b"location", b"?").decode(errors="replace")
             said = f"redirected to {target}, which is not followed"
-        else:
-            said = refusal_of(b"".join(self._body)) or "without a word"
-        self._over("rejected" if status in REFUSED else "error", f"HTTP {status}: {said}")
+        self._over("rejected" if status in REFUSED else "error", f"HTTP {status}: {said or 'without a word'}")
 
     def _over(self, status: str, error: str | None) -> None:
         job, answer, secret = self.job, self._answer, self._engine.service.api_key
