@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 from collections.abc import Iterator
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -62,10 +63,10 @@ def engine(started: Vllm) -> Vllm:
     return started
 
 
-def request(name: str, tokens: int = 20, output: int = 20, **fields: Any) -> Job:
+def request(name: str, tokens: int = 20, output: int = 20, **others: Any) -> Job:
     """A job due at once."""
     record = {"id": name, "arrival_s": 0.0, "prompt_tokens": tokens, "trace_output_tokens": output}
-    return job_of({**record, **fields}, output)
+    return job_of({**record, **others}, output)
 
 
 def run(engine: Vllm, jobs: list[Job]) -> list[Job]:
@@ -155,15 +156,15 @@ def test_text_and_chats_are_what_the_model_would_be_given(engine: Vllm, model: P
 
 def test_sampling_fields_are_the_records(engine: Vllm) -> None:
     """The end token is made certain: the model stops at once, unless lengths are replayed."""
-    fields = {"prompt": "Hello", "logit_bias": {str(tiny_model.END_ID): 100}, "max_tokens": 9}
+    sampling = {"prompt": "Hello", "logit_bias": {str(tiny_model.END_ID): 100}, "max_tokens": 9}
     engine.replay = False
-    stopped, capped = request("stopped", **fields), request("capped", max_tokens=9)
+    stopped, capped = request("stopped", **sampling), request("capped", max_tokens=9)
     run(engine, [stopped, capped])
     assert (stopped.finish_reason, stopped.output_tokens) == ("stop", 1)
     assert (capped.finish_reason, capped.output_tokens) == ("length", 9)
     engine.replay = True
     engine.start()
-    (replayed,) = run(engine, [request("replayed", output=12, **fields)])
+    (replayed,) = run(engine, [request("replayed", output=12, **sampling)])
     assert (replayed.finish_reason, replayed.output_tokens) == ("length", 12)
 
 
@@ -200,12 +201,26 @@ def test_what_does_not_fit_is_rejected_and_says_why(engine: Vllm, job: Job, why:
     assert why in (ended.error or "")
 
 
+class LooseJob:
+    """As a Job that is not compiled: it takes any priority."""
+
+    def __init__(self, job: Job, priority: Any) -> None:
+        for field in fields(Job):
+            setattr(self, field.name, getattr(job, field.name))
+        self.priority = priority
+
+
 @pytest.mark.parametrize("priority", [1.0, True, "3", 2**63, None])
 def test_a_priority_that_is_no_integer_never_reaches_vllm(engine: Vllm, priority: Any) -> None:
     """It would hang every request after it."""
-    wrong, right = request("wrong"), request("right", priority=1)
-    wrong.priority = priority
-    run(engine, [wrong, right])
+    wrong: Any = LooseJob(request("wrong"), priority)
+    right = request("right", priority=1)
+    ended = []
+    for job in (wrong, right):
+        engine.submit(job)
+    while len(ended) < 2:
+        ended += engine.advance(math.inf)
+    assert ended == [wrong, right]
     assert (wrong.status, right.status) == ("rejected", "ok")
     assert wrong.error == f"priority: expected a 64-bit integer, got {priority!r}"
 
