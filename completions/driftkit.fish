@@ -131,7 +131,7 @@ complete -c driftkit -n '__driftkit_command run' -l resume -d 'With -o, on a rea
 complete -c driftkit -n '__driftkit_command run' -l base-url -x -d 'http: the server; repeat it for replicas of one another. /v1 is added where there is no path'
 complete -c driftkit -n '__driftkit_command run' -l route -x -a 'round-robin least-loaded two-choices prefix-affinity' -d 'http: which replica gets a request'
 complete -c driftkit -n '__driftkit_command run' -l model -x -a 'table prompt-length oracle' -d 'http: the model to ask for. [default: the first that the server lists] vllm: what to serve, a folder or a name'
-complete -c driftkit -n '__driftkit_command run' -l endpoint -x -a 'completions chat' -d 'http: where requests go'
+complete -c driftkit -n '__driftkit_command run' -l endpoint -x -a 'completions chat' -d 'Whether prompts are completed or chats answered'
 complete -c driftkit -n '__driftkit_command run' -l api-key-file -r -F -d 'http: holds the API key'
 complete -c driftkit -n '__driftkit_command run' -l insecure -d 'http: do not verify the server\'s certificate'
 complete -c driftkit -n '__driftkit_command run' -l timeout -x -d 'http: give a request up when no byte came for so long'

@@ -17,10 +17,10 @@ MOST = 10**9
 FEWEST = 20  # requests, before a ratio of them says anything
 
 #: by their parameters' names: those of one engine, and those of both
-HTTP = ("base_url", "route", "endpoint", "api_key_file", "insecure", "timeout", "retries")
+HTTP = ("base_url", "route", "api_key_file", "insecure", "timeout", "retries")
 VLLM = ("engine_args",)
 REAL = (
-    *("model", "replay_lengths", "save_output", "warmup", "no_probe", "max_rps", "max_failed"),
+    *("model", "endpoint", "replay_lengths", "save_output", "warmup", "no_probe", "max_rps", "max_failed"),
     *("abort_error_ratio", "max_client_lag", "strict", "dry_run", "resume", "telemetry"),
 )
 
@@ -48,7 +48,7 @@ _OPTIONS = (
     click.option(
         "--endpoint",
         type=click.Choice(["completions", "chat"]),
-        help="http: where requests go.  [default: chat for those with messages]",
+        help="Whether prompts are completed or chats answered.  [default: chats for those with messages]",
     ),
     click.option(
         "--api-key-file",

@@ -364,6 +364,7 @@ class Serving:
         engine = Vllm(
             options["model"],
             [*renamed, *options["engine_args"]],
+            endpoint=options["endpoint"],
             by_priority=by_priority,
             replay=self.replays,
             keep_text=options["save_output"],

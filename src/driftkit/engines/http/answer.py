@@ -21,6 +21,7 @@ class Answer:
         "cached_tokens",
         "done",
         "error",
+        "error_status",
         "finish_reason",
         "output_tokens",
         "pieces",

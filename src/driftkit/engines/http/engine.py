@@ -34,8 +34,8 @@ OUT_OF_SERVICE_S = 1.0  # after a failed connection, where there are other repli
 class Service:
     """What is asked of the servers, and how.
 
-    `max_model_len` is None where they do not tell. `timeout_s`: a server that sends no byte for so long has hung. `replay`: answers are to have the job's
-    `output_tokens`. `keep_text`: the answer's text stays with the job.
+    `max_model_len` is None where they do not tell. `timeout_s`: a server that sends no byte for so long has
+    hung. `replay`: answers are to have the job's `output_tokens`. `keep_text`: the text stays with the job.
     """
 
     origins: Sequence[Origin]
