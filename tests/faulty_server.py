@@ -263,8 +263,9 @@ async def unauthorized(call: Call) -> None:
 
 @fault
 async def echo_key(call: Call) -> None:
-    """401 that repeats the Authorization header, as some gateways do."""
-    await call.refuse("401 Unauthorized", f"wrong key: {call.request['headers'].get('authorization')}")
+    """401 that repeats the Authorization header, as some gateways do; after=N other characters."""
+    said = f"wrong key: {call.request['headers'].get('authorization')}"
+    await call.refuse("401 Unauthorized", "x" * int(call.option("after", 0)) + said)
 
 
 @fault
