@@ -420,3 +420,17 @@ def test_one_slot_and_poisson_arrivals_wait_as_md1_says(load: float, steps: int)
     error = float(np.std(means, ddof=1)) / math.sqrt(len(means))
     assert abs(float(np.mean(means)) - expected) < 4 * error
     assert error < 0.05 * expected  # or the line above would say nothing
+
+
+def test_what_came_before_the_end_of_the_run_is_served_though_it_waits() -> None:
+    jobs = in_order_of_arrival(
+        [
+            job_of({"id": str(n), "arrival_s": n / 8, "prompt_tokens": 10, "trace_output_tokens": 50}, 50)
+            for n in range(8)
+        ]
+    )
+    setup = Setup(dispatch="client", max_concurrency=1)
+    ended = [job for together in simulate(jobs, setup, Fifo(), ends_s=0.5) for job in together]
+    assert [job.record["id"] for job in ended] == ["0", "1", "2", "3"]
+    assert ended[-1].dispatched_s is not None
+    assert ended[-1].dispatched_s > 0.5

@@ -148,8 +148,11 @@ class Arrivals:
         return job
 
     def stop(self) -> None:
-        """Take no more."""
+        """Take no more, and hand over nothing that waits."""
         self.stopped = True
+        self._close()
+
+    def _close(self) -> None:
         self._head = None
         self.pending = False
         self.due = math.inf
@@ -172,7 +175,7 @@ class Arrivals:
     def _fall_due(self, due: float) -> None:
         self.due = due
         if due >= self._ends_s:
-            self.stop()
+            self._close()
 
 
 def in_order_of_end(job: Job) -> tuple[float, float, str]:
