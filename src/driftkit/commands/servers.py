@@ -17,7 +17,7 @@ MOST = 10**9
 FEWEST = 20  # requests, before a ratio of them says anything
 
 #: by their parameters' names: those of one engine, and those of both
-HTTP = ("base_url", "route", "api_key_file", "insecure", "timeout", "retries")
+HTTP = ("base_url", "route", "api_key_file", "insecure", "timeout", "retries", "workers")
 VLLM = ("engine_args",)
 REAL = (
     *("model", "endpoint", "replay_lengths", "save_output", "warmup", "no_probe", "max_rps", "max_failed"),
@@ -71,6 +71,14 @@ _OPTIONS = (
         default=0,
         show_default=True,
         help="http: send again, after Retry-After, what got 429, 503 or no connection.",
+    ),
+    click.option(
+        "--workers",
+        type=click.IntRange(1, 256),
+        default=1,
+        show_default=True,
+        metavar="N",
+        help="http: send from so many processes; --route then sees what the own process has in flight.",
     ),
     click.option(
         "--replay-lengths",

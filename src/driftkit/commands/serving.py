@@ -30,6 +30,7 @@ from driftkit.engines.http.body import endpoint_of
 from driftkit.engines.http.connection import Origin, tls_of
 from driftkit.engines.http.engine import Http, Service
 from driftkit.engines.http.server import PATIENCE_S, models
+from driftkit.engines.http.workers import Workers
 from driftkit.engines.live import Live, Stoppable
 from driftkit.engines.real_time import RealTime
 from driftkit.engines.telemetry.gpus import gpus
@@ -378,7 +379,7 @@ class Serving:
         """Samples what there is to sample here, and at the servers, into `path`."""
         write = self._stack.enter_context(records_beside("--telemetry", path, self._kept, unbuffered=True))
         sources: list[Source] = [*gpus(self._outcome.warn), *processes()]
-        if isinstance(self._running, Http):
+        if isinstance(self._running, Http | Workers):
             service = self._running.service
             headers = {"Authorization": f"Bearer {service.api_key}"} if service.api_key else {}
             for origin in service.origins:
@@ -406,7 +407,7 @@ def p99(values: Sequence[float]) -> float:
     return ordered[math.ceil(0.99 * len(ordered)) - 1] if ordered else 0.0
 
 
-def http_engine(options: dict[str, Any], by_priority: bool, seed: int) -> Http:
+def http_engine(options: dict[str, Any], by_priority: bool, seed: int) -> Http | Workers:
     """The engine that `--base-url` and the like describe; DriftkitError when there is no such server."""
     origins = [Origin.of(url) for url in options["base_url"]]
     if not origins:
@@ -441,4 +442,7 @@ def http_engine(options: dict[str, Any], by_priority: bool, seed: int) -> Http:
         route=options["route"],
         seed=seed,
     )
+    if options["workers"] > 1:
+        without_key = {name: value for name, value in os.environ.items() if name != API_KEY}
+        return Workers(service, options["workers"], without_key, options["max_rps"])
     return Http(service, options["max_rps"])

@@ -6,6 +6,7 @@ And a probe of whether a server orders by priority: one that does not says nothi
 from __future__ import annotations
 
 import math
+from itertools import combinations
 
 from driftkit import rng
 from driftkit.engines.real_time import RealTime
@@ -50,14 +51,22 @@ def orders_by_priority(engine: RealTime, max_model_len: int | None, seed: int, l
     ended = _run(engine, jobs)
     if any(job.status != "ok" for job in ended):
         return None
-    first = [job.first_token_s or job.finished_s for job in sorted(ended, key=lambda job: job.order)][1:]
+    # several workers may have sent them in another order than they were told to
+    sent = sorted(ended, key=lambda job: job.dispatched_s or 0.0)[1:]
     pairs = [
-        (first[b] > first[a]) - (first[b] < first[a])
-        for a in range(len(first))
-        for b in range(a + 1, len(first))
+        (_first(b) > _first(a)) - (_first(b) < _first(a))
+        for a, b in combinations(sent, 2)
+        if b.priority < a.priority
     ]
+    if not pairs:
+        return None
     tau = sum(pairs) / len(pairs)
     return None if abs(tau) < CLEARLY else tau < 0
+
+
+def _first(job: Job) -> float:
+    """When its first token came, or the whole where that was not seen."""
+    return job.first_token_s or job.finished_s
 
 
 def _request(name: str, length: int, tokens: int, seed: int, like: Record) -> Job:
