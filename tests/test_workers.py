@@ -147,7 +147,8 @@ def test_what_ended_first_is_learned_first_and_before_what_comes_later() -> None
         assert known == sum(finished_s < instant for finished_s, _, _ in ends)
 
 
-def test_the_way_to_the_worker_is_lateness(tmp_path: Path) -> None:
+@pytest.mark.parametrize("late", ["driftkit", "workers"])
+def test_the_way_to_the_worker_is_lateness(tmp_path: Path, late: str) -> None:
     with (
         faulty(tmp_path) as server,
         start(http(server, "--workers", "3", "--max-client-lag", "0.3")) as process,
@@ -156,7 +157,7 @@ def test_the_way_to_the_worker_is_lateness(tmp_path: Path) -> None:
         assert process.stdin
         process.stdin.close()
         process.stdin = None
-        pids = workers_of(process)
+        pids = workers_of(process) if late == "workers" else [process.pid]
         assert next_record(process)["id"] == "soon"
         for pid in pids:
             os.kill(pid, signal.SIGSTOP)

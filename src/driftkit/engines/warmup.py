@@ -40,7 +40,8 @@ def orders_by_priority(engine: RealTime, max_model_len: int | None, seed: int, l
     """Whether the server takes the lowest `priority` first; None when that could not be seen.
 
     A few requests with long prompts and one token to answer, each more urgent than the one before, are sent
-    at once: more than fit into a step, so a queue orders them. The first is taken in as it comes.
+    at once: more than fit into a step, so a queue orders them. The one that is
+    answered first was taken in as it came.
     """
     jobs = []
     length = min(PROBE_TOKENS, (max_model_len or PROBE_TOKENS + ROOM) - ROOM)
@@ -51,8 +52,9 @@ def orders_by_priority(engine: RealTime, max_model_len: int | None, seed: int, l
     ended = _run(engine, jobs)
     if any(job.status != "ok" for job in ended):
         return None
-    # several workers may have sent them in another order than they were told to
-    sent = sorted(ended, key=lambda job: job.dispatched_s or 0.0)[1:]
+    # several worker processes may have sent them in another order than they were told to
+    sent = sorted(ended, key=lambda job: job.dispatched_s or 0.0)
+    sent.remove(min(ended, key=_first))
     pairs = [
         (_first(b) > _first(a)) - (_first(b) < _first(a))
         for a, b in combinations(sent, 2)
