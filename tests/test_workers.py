@@ -89,9 +89,9 @@ def test_the_queue_stays_in_driftkit_and_the_order_with_it(tmp_path: Path) -> No
 
 @pytest.mark.parametrize("by_priority", [True, False])
 def test_whether_priorities_count_is_seen_through_workers(tmp_path: Path, by_priority: bool) -> None:
-    rows = [row(f"r{n}", f"r{n}", at=0.001 * n, priority=10 - n, policy="sjf") for n in range(6)]
+    rows = [row(f"r{n}", f"r{n}", at=0.02 * (n > 0), priority=10 - n, policy="sjf") for n in range(6)]
     kind = ["--by-priority"] if by_priority else []
-    with faulty(tmp_path, "none,delay=0.03", "--slots", "1", *kind) as server:
+    with faulty(tmp_path, "none,delay=0.05", "--slots", "1", *kind) as server:
         result = run(http(server, "--workers", "3"), jsonl(rows))
     if by_priority:
         assert said(result, 0) == []

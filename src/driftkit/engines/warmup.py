@@ -40,8 +40,8 @@ def orders_by_priority(engine: RealTime, max_model_len: int | None, seed: int, l
     """Whether the server takes the lowest `priority` first; None when that could not be seen.
 
     A few requests with long prompts and one token to answer, each more urgent than the one before, are sent
-    at once: more than fit into a step, so a queue orders them. The one that is
-    answered first was taken in as it came.
+    at once: more than fit into a step, so a queue orders them. The one that is answered first was taken in
+    as it came.
     """
     jobs = []
     length = min(PROBE_TOKENS, (max_model_len or PROBE_TOKENS + ROOM) - ROOM)
