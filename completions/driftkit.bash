@@ -89,6 +89,7 @@ _driftkit() {
             *:--base-url | \
             *:--timeout | \
             *:--retries | \
+            *:--workers | \
             *:--engine-arg | \
             *:--warmup | \
             *:--max-rps | \
@@ -224,7 +225,7 @@ _driftkit() {
             ;;
         run)
             if [[ $cur == -* ]]; then
-                _driftkit_words '--engine --label --run-id --follow --feedback --method --state --learn --steps --duration --limit -o --output --resume --base-url --route --model --endpoint --api-key-file --insecure --timeout --retries --replay-lengths --engine-arg --save-output --warmup --no-probe --max-rps --max-failed --abort-error-ratio --max-client-lag --telemetry --strict --dry-run --gpu --served-model --profile --batching --batch-size --batch-wait --dispatch --max-concurrency --max-num-batched-tokens --max-num-seqs --num-gpu-blocks --gpu-memory-utilization --block-size --max-model-len --long-prefill-token-threshold --enable-prefix-caching --no-enable-prefix-caching --scheduler-reserve-full-isl --no-scheduler-reserve-full-isl --watermark --async-scheduling --no-async-scheduling --power-cap --step-time-scale --seed --unbuffered --redact-prompt --on-error --rejects --config --manifest --debug -h --help'
+                _driftkit_words '--engine --label --run-id --follow --feedback --method --state --learn --steps --duration --limit -o --output --resume --base-url --route --model --endpoint --api-key-file --insecure --timeout --retries --workers --replay-lengths --engine-arg --save-output --warmup --no-probe --max-rps --max-failed --abort-error-ratio --max-client-lag --telemetry --strict --dry-run --gpu --served-model --profile --batching --batch-size --batch-wait --dispatch --max-concurrency --max-num-batched-tokens --max-num-seqs --num-gpu-blocks --gpu-memory-utilization --block-size --max-model-len --long-prefill-token-threshold --enable-prefix-caching --no-enable-prefix-caching --scheduler-reserve-full-isl --no-scheduler-reserve-full-isl --watermark --async-scheduling --no-async-scheduling --power-cap --step-time-scale --seed --unbuffered --redact-prompt --on-error --rejects --config --manifest --debug -h --help'
             else
                 _driftkit_paths -f
             fi

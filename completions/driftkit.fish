@@ -136,6 +136,7 @@ complete -c driftkit -n '__driftkit_command run' -l api-key-file -r -F -d 'http:
 complete -c driftkit -n '__driftkit_command run' -l insecure -d 'http: do not verify the server\'s certificate'
 complete -c driftkit -n '__driftkit_command run' -l timeout -x -d 'http: give a request up when no byte came for so long'
 complete -c driftkit -n '__driftkit_command run' -l retries -x -d 'http: send again, after Retry-After, what got 429, 503 or no connection'
+complete -c driftkit -n '__driftkit_command run' -l workers -x -d 'http: send from so many processes; --route then sees what the own process has in flight'
 complete -c driftkit -n '__driftkit_command run' -l replay-lengths -d 'Ask for exactly trace_output_tokens (ignore_eos, min_tokens), whatever the model would say'
 complete -c driftkit -n '__driftkit_command run' -l engine-arg -x -d 'vllm: an engine argument as `vllm serve` has it; repeatable'
 complete -c driftkit -n '__driftkit_command run' -l save-output -d 'Keep the answers\' text, as output_text'

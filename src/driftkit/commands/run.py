@@ -49,8 +49,10 @@ ENGINES = {
     "Interrupted once, a real run sends no more and waits for what is in flight; twice, or terminated, "
     "it ends those as cancelled. The run that -o FILE has the beginning of goes on with --resume: what "
     "was cancelled or cut off is sent again, and the clock starts at the first request that is left.\n\n"
-    "One process sends thousands of requests a second. Where that is not enough, several can share the "
-    "requests, each at its own instants; report takes all their files."
+    "One process sends thousands of requests a second. Where that is not enough, and there are cores for "
+    "more, --workers N sends and reads in N processes, each with its own instants and router, while the "
+    "queue, the policy and the output stay in one. What is due within a millisecond may then reach the "
+    "server in another order. A worker that dies takes its requests with it, as errors."
 )
 @click.option(
     "--engine",
