@@ -117,6 +117,7 @@ FAULTS: dict[str, tuple[str, str | None, str]] = {
     "bad-chunk": ("error", "not an HTTP response: Invalid character in chunk size in mid-answer", " t0 t1"),
     "content-length": ("ok", None, WHOLE),
     "until-close": ("ok", None, WHOLE),
+    "until-close,done=no": ("ok", None, WHOLE),
     "short-body": ("ok", None, WHOLE),  # [DONE] was there: what is missing would have added nothing
     "empty": ("error", "the answer broke off: neither [DONE] nor finish_reason", ""),
     "json-answer": ("ok", None, WHOLE),
