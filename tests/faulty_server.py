@@ -350,9 +350,9 @@ async def content_length(call: Call) -> None:
 
 @fault
 async def until_close(call: Call) -> None:
-    """A stream that ends when the connection does, as HTTP/1.0 had it."""
+    """A stream that ends when the connection does, as HTTP/1.0 had it; done=no: without [DONE]."""
     await call.head(connection="close")
-    await call.send(call.events())
+    await call.send(call.events()[: -1 if call.option("done", "yes") == "no" else None])
     call.writer.close()
 
 

@@ -12,7 +12,7 @@ import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from subprocess import PIPE, Popen
+from subprocess import Popen
 from threading import Thread
 from typing import Any
 
@@ -34,6 +34,16 @@ def http(server: Server | str, *options: str | Path) -> list[str | Path]:
     """The call of a run against a server; late requests are not what these tests are about."""
     url = server if isinstance(server, str) else server.url
     return ["run", "--engine", "http", "--base-url", url, "--max-client-lag", "100", *options]
+
+
+@contextmanager
+def going(args: list[str | Path]) -> Iterator[Popen[bytes]]:
+    """The command, running; a test that fails does not wait for it."""
+    with start(args) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
 
 
 def ended(data: bytes) -> dict[str, Record]:
@@ -107,6 +117,7 @@ FAULTS: dict[str, tuple[str, str | None, str]] = {
     "bad-chunk": ("error", "not an HTTP response: Invalid character in chunk size in mid-answer", " t0 t1"),
     "content-length": ("ok", None, WHOLE),
     "until-close": ("ok", None, WHOLE),
+    "until-close,done=no": ("ok", None, WHOLE),
     "short-body": ("ok", None, WHOLE),  # [DONE] was there: what is missing would have added nothing
     "empty": ("error", "the answer broke off: neither [DONE] nor finish_reason", ""),
     "json-answer": ("ok", None, WHOLE),
@@ -220,7 +231,7 @@ def test_no_server_at_the_start_is_told_of_at_once() -> None:
 
 
 def test_a_server_that_is_killed_and_comes_back(tmp_path: Path) -> None:
-    with faulty(tmp_path) as server, start(http(server, "--follow")) as process:
+    with faulty(tmp_path) as server, going(http(server, "--follow")) as process:
         tell(process, row("hit", "fault:hang-mid-stream"))
         eventually(server.requests)
         time.sleep(0.1)
@@ -244,7 +255,7 @@ def test_a_server_that_is_killed_and_comes_back(tmp_path: Path) -> None:
 def test_a_server_that_freezes_answers_neither_requests_nor_handshakes(tmp_path: Path) -> None:
     with (
         faulty(tmp_path, tls=certificate(tmp_path)) as server,
-        start(http(server, "--follow", "--insecure", "--timeout", "0.4")) as process,
+        going(http(server, "--follow", "--insecure", "--timeout", "0.4")) as process,
     ):
         tell(process, row("before"))
         assert next_record(process)["status"] == "ok"
@@ -264,7 +275,7 @@ def test_a_server_that_freezes_answers_neither_requests_nor_handshakes(tmp_path:
 
 def test_who_reads_slowly_delays_no_request(tmp_path: Path) -> None:
     rows = [row(f"r{n}", "word " * 1000, at=n / 100) for n in range(100)]  # 500 kB of output
-    with faulty(tmp_path) as server, start(http(server)) as process:
+    with faulty(tmp_path) as server, going(http(server)) as process:
         assert process.stdin
         process.stdin.write(jsonl(rows))
         process.stdin.close()
@@ -357,7 +368,7 @@ def test_a_full_disk_ends_the_run_though_a_request_is_in_flight(tmp_path: Path) 
 @pytest.mark.parametrize("follow", [[], ["--follow"]])
 def test_a_closed_output_ends_the_run(tmp_path: Path, follow: list[str]) -> None:
     rows = [row("hangs", "fault:hang"), row("a"), row("b", "fault:none,delay=0.3"), row("late", at=100)]
-    with faulty(tmp_path) as server, start(http(server, *follow)) as process:
+    with faulty(tmp_path) as server, going(http(server, *follow)) as process:
         tell(process, *rows)
         if not follow:
             assert process.stdin
@@ -384,7 +395,7 @@ STOPPED = [
 def under_way(tmp_path: Path, *options: str) -> Iterator[tuple[Popen[bytes], Server]]:
     """A run of which the first request is done and two are in flight; its input is still open under
     --follow."""
-    with faulty(tmp_path) as server, start(http(server, *options)) as process:
+    with faulty(tmp_path) as server, going(http(server, *options)) as process:
         tell(process, *STOPPED)
         if "--follow" not in options:
             assert process.stdin
@@ -393,8 +404,6 @@ def under_way(tmp_path: Path, *options: str) -> Iterator[tuple[Popen[bytes], Ser
         assert next_record(process)["id"] == "done"
         eventually(lambda: len(server.requests()) == 3)
         yield process, server
-        if process.poll() is None:
-            process.kill()
 
 
 @pytest.mark.parametrize("options", [[], ["--follow"]])
@@ -444,7 +453,7 @@ def test_a_run_that_is_interrupted_twice_waits_for_nothing(tmp_path: Path) -> No
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_ends_a_run_that_waits_for_a_silent_pipe(tmp_path: Path, number: int, code: int) -> None:
-    with faulty(tmp_path) as server, start(http(server, "--follow")) as process:
+    with faulty(tmp_path) as server, going(http(server, "--follow")) as process:
         tell(process, row("a"))
         assert next_record(process)["status"] == "ok"
         process.send_signal(number)
@@ -453,7 +462,7 @@ def test_a_signal_ends_a_run_that_waits_for_a_silent_pipe(tmp_path: Path, number
 
 
 def test_a_bad_line_ends_the_input_and_not_what_is_in_flight(tmp_path: Path) -> None:
-    with faulty(tmp_path) as server, start(http(server, "--follow"), stdout=PIPE) as process:
+    with faulty(tmp_path) as server, going(http(server, "--follow")) as process:
         tell(process, row("a", "fault:none,delay=0.4"))
         eventually(server.requests)
         assert process.stdin
