@@ -19,10 +19,11 @@ from driftkit.engines.http.channel import Channel, line
 from driftkit.engines.http.connection import Origin
 from driftkit.engines.http.engine import Service
 from driftkit.engines.http.workers import Workers
+from driftkit.errors import DriftkitError
 from driftkit.records.completion import job_of
 from driftkit.records.job import Job
 from faulty_server import MODEL
-from servers import Server, faulty, streaming
+from servers import Server, faulty, refusing_url, streaming
 from test_faults import FAULTS, end_of, ended, eventually, http, next_record, row, tell, under_way
 
 KEY = "sk-4f9c0e6b7a21d835"
@@ -244,6 +245,24 @@ def test_a_signal_to_all_processes_is_the_runs_affair(
     assert returned == code
     assert {name: status for name, (status, _) in outcomes(ended(out)).items()} == statuses
     assert told[-1] == f"driftkit run: {'interrupted' if code == 130 else 'terminated'}"
+
+
+def test_a_run_that_is_ended_as_it_begins_says_only_that() -> None:
+    with streaming() as server, start(http(server, "--workers", "3")) as process:
+        tell(process, row("never sent"))
+        assert process.stdin
+        process.stdin.close()
+        process.stdin = None
+        pids = workers_of(process)  # which are not ready yet
+        process.send_signal(signal.SIGTERM)
+        assert end_of(process) == (b"", ["driftkit run: terminated"], 143)
+        eventually(lambda: not any(running(pid) for pid in pids))
+
+
+def test_workers_that_cannot_start_are_told_of() -> None:
+    service = Service([Origin.of(refusing_url())], MODEL)
+    with pytest.raises(DriftkitError, match="--workers: a worker process ended as it began"):
+        Workers(service, 2, {"PYTHONHOME": "/nowhere"})
 
 
 def test_the_api_key_goes_to_the_server_and_is_seen_nowhere_else(
