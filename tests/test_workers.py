@@ -19,10 +19,11 @@ from driftkit.engines.http.channel import Channel, line
 from driftkit.engines.http.connection import Origin
 from driftkit.engines.http.engine import Service
 from driftkit.engines.http.workers import Workers
+from driftkit.errors import DriftkitError
 from driftkit.records.completion import job_of
 from driftkit.records.job import Job
 from faulty_server import MODEL
-from servers import Server, faulty, streaming
+from servers import Server, faulty, refusing_url, streaming
 from test_faults import FAULTS, end_of, ended, eventually, http, next_record, row, tell, under_way
 
 KEY = "sk-4f9c0e6b7a21d835"
@@ -89,9 +90,9 @@ def test_the_queue_stays_in_driftkit_and_the_order_with_it(tmp_path: Path) -> No
 
 @pytest.mark.parametrize("by_priority", [True, False])
 def test_whether_priorities_count_is_seen_through_workers(tmp_path: Path, by_priority: bool) -> None:
-    rows = [row(f"r{n}", f"r{n}", at=0.02 * (n > 0), priority=10 - n, policy="sjf") for n in range(6)]
+    rows = [row(f"r{n}", f"r{n}", at=0.015 * (n > 0), priority=10 - n, policy="sjf") for n in range(6)]
     kind = ["--by-priority"] if by_priority else []
-    with faulty(tmp_path, "none,delay=0.05", "--slots", "1", *kind) as server:
+    with faulty(tmp_path, "none,delay=0.03", "--slots", "1", *kind) as server:
         result = run(http(server, "--workers", "3"), jsonl(rows))
     if by_priority:
         assert said(result, 0) == []
@@ -128,7 +129,7 @@ class Diary:
 def test_what_ended_first_is_learned_first_and_before_what_comes_later() -> None:
     """Else `calibrate`, which has only the instants, would find other estimates than `run --feedback` did."""
     diary = Diary()
-    records = [row(str(n), "a few words", at=0.0005 * n) for n in range(1500)]
+    records = [row(str(n), "a few words", at=0.0005 * n) for n in range(800)]
     jobs = [job_of(record, 0) for record in records]
     for order, job in enumerate(jobs):
         job.order = order
@@ -153,7 +154,7 @@ def test_the_way_to_the_worker_is_lateness(tmp_path: Path, late: str) -> None:
         faulty(tmp_path) as server,
         start(http(server, "--workers", "3", "--max-client-lag", "0.3")) as process,
     ):
-        tell(process, row("soon"), *(row(f"late {n}", at=0.5) for n in range(3)))
+        tell(process, row("soon"), *(row(f"late {n}", at=0.3) for n in range(3)))
         assert process.stdin
         process.stdin.close()
         process.stdin = None
@@ -161,7 +162,7 @@ def test_the_way_to_the_worker_is_lateness(tmp_path: Path, late: str) -> None:
         assert next_record(process)["id"] == "soon"
         for pid in pids:
             os.kill(pid, signal.SIGSTOP)
-        time.sleep(1)
+        time.sleep(0.8)
         for pid in pids:
             os.kill(pid, signal.SIGCONT)
         out, told, code = end_of(process)
@@ -177,9 +178,9 @@ def test_the_way_to_the_worker_is_lateness(tmp_path: Path, late: str) -> None:
 
 @contextmanager
 def busy(tmp_path: Path) -> Iterator[tuple[Popen[bytes], Server, list[int]]]:
-    """A run of three workers with two requests each, and three to come a second later."""
+    """A run of three workers with two requests each, and three to come a little later."""
     rows = [row(f"{n}", f"fault:none,delay=0.6 {n}") for n in range(6)]
-    rows += [row(f"later {n}", at=1.0) for n in range(3)]
+    rows += [row(f"later {n}", at=0.7) for n in range(3)]
     with faulty(tmp_path) as server, start(http(server, "--workers", "3")) as process:
         tell(process, *rows)
         assert process.stdin
@@ -246,11 +247,29 @@ def test_a_signal_to_all_processes_is_the_runs_affair(
     assert told[-1] == f"driftkit run: {'interrupted' if code == 130 else 'terminated'}"
 
 
+def test_a_run_that_is_ended_as_it_begins_says_only_that() -> None:
+    with streaming() as server, start(http(server, "--workers", "3")) as process:
+        tell(process, row("never sent"))
+        assert process.stdin
+        process.stdin.close()
+        process.stdin = None
+        pids = workers_of(process)  # which are not ready yet
+        process.send_signal(signal.SIGTERM)
+        assert end_of(process) == (b"", ["driftkit run: terminated"], 143)
+        eventually(lambda: not any(running(pid) for pid in pids))
+
+
+def test_workers_that_cannot_start_are_told_of() -> None:
+    service = Service([Origin.of(refusing_url())], MODEL)
+    with pytest.raises(DriftkitError, match="--workers: a worker process ended as it began"):
+        Workers(service, 2, {"PYTHONHOME": "/nowhere"})
+
+
 def test_the_api_key_goes_to_the_server_and_is_seen_nowhere_else(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("DRIFTKIT_API_KEY", KEY)
-    with under_way(tmp_path, "--workers", "3", "--timeout", "1.2") as (process, server):
+    with under_way(tmp_path, "--workers", "3", "--timeout", "0.8") as (process, server):
         for pid in workers_of(process):
             for name in ("cmdline", "environ"):
                 shown = Path(f"/proc/{pid}/{name}").read_bytes()

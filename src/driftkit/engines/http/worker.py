@@ -13,6 +13,7 @@ import gc
 import math
 import os
 import socket
+from contextlib import suppress
 from typing import Any
 
 import orjson
@@ -77,7 +78,7 @@ class Worker(Http):
 
 
 def main() -> None:
-    with socket.socket(fileno=0) as end:
+    with socket.socket(fileno=0) as end, suppress(ConnectionError):  # who began it has left already
         first = end.makefile("rb").readline()
         if not first:
             return

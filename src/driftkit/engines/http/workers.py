@@ -13,6 +13,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 
 import orjson
@@ -50,10 +51,10 @@ class Workers(RealTime):
         self._with: dict[Job, tuple[Process, int]] = {}
         self._processes: list[Process] = []
         try:
-            for number in range(count):
-                self._processes.append(Process(self, settings_of(service, number), environment))
-            for process in self._processes:
-                process.get_ready()
+            for _ in range(count):
+                self._processes.append(Process(self, environment))
+            for number, process in enumerate(self._processes):
+                process.get_ready(settings_of(service, number))
         except BaseException:
             self.close()
             raise
@@ -118,7 +119,7 @@ class Workers(RealTime):
 class Process:
     """A worker process, and the jobs that it has, by the numbers under which it knows them."""
 
-    def __init__(self, workers: Workers, settings: dict[str, Any], environment: Mapping[str, str]) -> None:
+    def __init__(self, workers: Workers, environment: Mapping[str, str]) -> None:
         self.jobs: dict[int, Job] = {}
         self.sent = 0
         self.lives = False
@@ -134,11 +135,12 @@ class Process:
                 )
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
-        self._end.sendall(line(settings))  # the API key is in it: not for the command line to show
 
-    def get_ready(self) -> None:
+    def get_ready(self, settings: dict[str, Any]) -> None:
         """DriftkitError when it cannot be."""
-        with self._end.makefile("rb") as answers:
+        answer = b""
+        with self._end.makefile("rb") as answers, suppress(ConnectionError):
+            self._end.sendall(line(settings))  # the API key is in it: no command line may show that
             answer = answers.readline()
         if not answer:
             raise DriftkitError("--workers: a worker process ended as it began")
