@@ -114,12 +114,13 @@ def read_line(fd: int) -> bytes:
     return data
 
 
-def on_terminal(args: Sequence[str | Path], env: Mapping[str, str] | None = None) -> bytes:
-    """What `driftkit *args` writes when its standard output is a terminal; it must end with 0."""
+def on_terminal(
+    args: Sequence[str | Path], env: Mapping[str, str] | None = None, stream: str = "stdout"
+) -> bytes:
+    """What `driftkit *args` writes on `stream` when that is a terminal; it must end with 0."""
     master, slave = pty.openpty()
-    with subprocess.Popen(
-        [DRIFTKIT, *args], stdin=subprocess.DEVNULL, stdout=slave, env={**os.environ, **(env or {})}
-    ) as process:
+    streams = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL, stream: slave}
+    with subprocess.Popen([DRIFTKIT, *args], **streams, env={**os.environ, **(env or {})}) as process:
         os.close(slave)
         data = b""
         while chunk := _read_terminal(master):

@@ -436,15 +436,16 @@ def test_an_interrupted_run_waits_for_what_is_in_flight(tmp_path: Path, options:
 
 
 def test_a_run_that_is_interrupted_twice_waits_for_nothing(tmp_path: Path) -> None:
-    with under_way(tmp_path) as (process, _):
+    with under_way(tmp_path, "--max-failed", "0") as (process, _):
         process.send_signal(signal.SIGINT)
         assert process.stderr
         assert b"once more to stop at once" in read_line(process.stderr.fileno())
         start_s = time.monotonic()
         process.send_signal(signal.SIGINT)
-        out, _, code = end_of(process)
+        out, told, code = end_of(process)
         assert time.monotonic() - start_s < 5
     assert code == 130
+    assert not any("--max-failed" in line for line in told)  # what was cancelled has not failed
     assert {name: one["status"] for name, one in ended(out).items()} == {
         "hangs": "cancelled",
         "goes on": "cancelled",

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from cli import PATIENCE_S, Record, Stages, changed, jsonl, ok, records, run, said, without
+from cli import PATIENCE_S, Record, Stages, changed, jsonl, ok, on_terminal, records, run, said, without
 from driftkit.engines.dispatcher import Arrivals, dispatch, dispatch_gangs
 from driftkit.engines.http import connection
 from driftkit.engines.http.connection import Origin
@@ -287,6 +287,13 @@ def test_a_dry_run_sends_nothing() -> None:
             "prompt_tokens": 45,
             "max_output_tokens": tokens,
         }
+    for options, requests, seconds, peak in (  # as a run with these would send them
+        (["--duration", "2"], 6, 1.0, 3),
+        (["--limit", "8", "--duration", "9"], 8, 2.0, 3),
+        (["--max-rps", "2"], 9, 4.0, 2),
+    ):
+        (planned,) = records(ok(http(refusing_url(), "--dry-run", *options), jsonl(rows)))
+        assert [planned[name] for name in ("requests", "seconds", "peak_rps")] == [requests, seconds, peak]
 
 
 def test_failures_end_a_run_where_that_was_asked_for(tmp_path: Path) -> None:
@@ -314,6 +321,19 @@ def test_failures_end_a_run_where_that_was_asked_for(tmp_path: Path) -> None:
         process.stdin.write(jsonl([row("a")]) + b'{"id": "b", ')  # a line that is not over is not a bad one
         assert next_record(process)["status"] == "error"
         assert process.wait(PATIENCE_S) == 3  # its input is open yet
+
+
+def test_on_a_terminal_a_warning_has_a_line_of_its_own(tmp_path: Path) -> None:
+    requests = tmp_path / "requests.jsonl"
+    requests.write_bytes(jsonl([row("hangs", "fault:hang"), row("a", at=1.2)]))
+    with faulty(tmp_path) as server:
+        call = http(server, "--timeout", "0.8", "--max-failed", "1", requests)
+        lines = on_terminal(call, stream="stderr").decode().split("\r\n")
+    assert [line.split("\x1b[K")[-1] for line in lines if line] == [
+        "driftkit run: request hangs was timeout: no byte for 0.8 s; see status, error",
+        "driftkit run: 1 of 2 requests were not served",
+    ]
+    assert "\x1b[K0:00 0 of 2 done, 1 in flight" in lines[0]
 
 
 # --- going on with an interrupted run -------------------------------------------------------------
@@ -378,6 +398,48 @@ def test_a_run_that_was_killed_goes_on_and_loses_and_repeats_nothing(tmp_path: P
         ok([*call, "--limit", "6"], longer)  # of the whole input, and not of what is left
         assert [done["id"] for done in records(out.read_bytes())][5:] == ["e"]
     assert "--resume" in said(run(["run", "-o", out, "--resume"], jsonl(NIGHT)), 2)[0]
+
+
+def test_a_file_that_no_run_has_written_is_not_gone_on_with(tmp_path: Path) -> None:
+    notes = tmp_path / "notes.txt"
+    for text in ("no line ends here", "a line\n"):
+        notes.write_text(text)
+        result = run(http(refusing_url(), "-o", notes, "--resume"), jsonl(NIGHT))
+        assert said(result, 1)[0] == f"driftkit run: {notes}:1: not a completion of `run`"
+        assert notes.read_text() == text
+
+
+def test_what_is_no_request_is_passed_on_once(tmp_path: Path) -> None:
+    out = tmp_path / "out.jsonl"
+    summary = {"kind": "summary", "schema": 1, "table": "mine"}
+    with faulty(tmp_path) as server:
+        for rows in ([summary, row("a")], [summary, row("a"), row("b")]):
+            ok(http(server, "-o", out, "--resume"), jsonl(rows))
+    assert [one.get("table", one.get("id")) for one in records(out.read_bytes())] == ["mine", "a", "b"]
+
+
+def test_two_outputs_are_not_one_file(tmp_path: Path) -> None:
+    out = tmp_path / "out.jsonl"
+    same = f"{tmp_path}/../{tmp_path.name}/out.jsonl"
+    result = run(http(refusing_url(), "-o", out, "--telemetry", same), jsonl(NIGHT))
+    assert "need a file each" in said(result, 2)[0]
+
+
+# --- requests that come while it runs --------------------------------------------------------------
+
+
+def test_a_run_that_is_over_does_not_wait_for_more(tmp_path: Path) -> None:
+    """A pipe that keeps silent holds up neither the end of --duration nor an interrupted run."""
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    with faulty(tmp_path) as server:
+        for options, stop, status in (["--duration", "0.4"], None, 0), ([], signal.SIGINT, 130):
+            with going(http(server, "--follow", *options, pipe)) as process, pipe.open("wb", 0) as writer:
+                writer.write(jsonl([row("a")]))
+                assert next_record(process)["id"] == "a"
+                if stop is not None:
+                    process.send_signal(stop)
+                assert process.wait(PATIENCE_S) == status
 
 
 def finish(line: bytes) -> float:

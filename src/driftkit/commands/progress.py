@@ -18,7 +18,6 @@ class Progress:
 
     total: int | None
     last_s: float | None
-    sent: int = 0
     ended: int = 0
     failed: int = 0
     shown: bool = field(default_factory=lambda: sys.stderr.isatty())

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from contextlib import ExitStack
+import os
+from contextlib import ExitStack, nullcontext
 from itertools import chain, islice
 from typing import Any, NoReturn
 
@@ -150,7 +151,7 @@ def command(
     from driftkit.calibration.state import StateFolder
     from driftkit.calibration.stream import Key, Learning, Stream
     from driftkit.commands.intake import Intake
-    from driftkit.commands.serving import Serving, stoppable_stdin
+    from driftkit.commands.serving import Serving, stoppable
     from driftkit.commands.sink import output
     from driftkit.records.completion import completion, cut_by_the_engine, in_order_of_arrival
     from driftkit.records.io import Writer
@@ -180,16 +181,18 @@ def command(
             keeper = stack.enter_context(Keeper(folder, Stream(learned.start, live=True), outcome.warn_once))
         if folder is not None:  # the same requests on top of other knowledge are another run
             intake.identity.add({"learned": folder.digest()})
-        stdin = stack.enter_context(stoppable_stdin()) if follow and isinstance(by, Serving) else None
-        reader = stack.enter_context(reading(outcome, files, on_error, rejects, stdin=stdin))
+        wrapped = stoppable if follow and isinstance(by, Serving) else nullcontext
+        reader = stack.enter_context(reading(outcome, files, on_error, rejects, wrapped=wrapped))
         if isinstance(by, Serving) and by.dry:
             requests = [job for job in reader.records("request", intake.job, lambda other: None) if job]
-            Writer(stdout()).write(by.planned_load(in_order_of_arrival(requests)[:limit]))
+            taken = in_order_of_arrival(requests)[:limit]
+            within = [job for job in taken if duration is None or job.arrival_s < duration]
+            Writer(stdout()).write(by.planned_load(within))
             return outcome.status
         sink, done = stack.enter_context(
             output(path, kept, unbuffered or follow or learn, redact_prompt, resume, threaded=engine != "sim")
         )
-        told = (lambda other: None) if resume else sink.write  # what is no request was passed on before
+        told = (lambda other: None) if done.begun else sink.write  # what is no request was passed on before
         read = (job for job in reader.records("request", intake.job, told) if job is not None)
         in_order = read if follow else iter(in_order_of_arrival(list(read)))
         jobs = (job for job in islice(in_order, limit) if job.record["id"] not in done.ids)
@@ -244,7 +247,7 @@ def _check_options(engine: str) -> None:
             which = " or ".join(ENGINES[name])
             refuse(f"{option.opts[-1]} goes with --engine {which}, not with {engine}")
     files = [params[name] for name in ("path", "steps", "rejects", "telemetry") if params[name] is not None]
-    if len(set(files)) < len(files):
+    if len({os.path.realpath(name) for name in files}) < len(files):
         refuse("--output, --steps, --telemetry and --rejects need a file each")
     if not params["feedback"] and (params["method"] or params["state"]):
         refuse("--method and --state go with --feedback")

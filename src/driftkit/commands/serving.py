@@ -87,9 +87,9 @@ def settle(*, endless: bool) -> None:
 
 
 @contextmanager
-def stoppable_stdin() -> Iterator[IO[bytes]]:
-    """Standard input; a thread that waits for it is let go at the end, or Python could not exit."""
-    raw = Stoppable(0)
+def stoppable(stream: IO[bytes]) -> Iterator[IO[bytes]]:
+    """The same; a thread that waits for it is let go at the end, or it could not be closed."""
+    raw = Stoppable(stream.fileno())
     try:
         yield cast(IO[bytes], BufferedReader(raw))
     finally:
@@ -106,6 +106,7 @@ class Watch:
     outcome: Outcome
     max_failed: int | None
     abort_error_ratio: float | None
+    ends_s: float
     #: called now and then, to find out about trouble elsewhere
     check: Callable[[], None]
     #: the exit status of a run that a signal ended
@@ -123,6 +124,8 @@ class Watch:
         if job.status == "ok":
             return
         progress.failed += 1
+        if self.stopped_by is not None:
+            return  # no more is sent anyhow, and what was cancelled is no failure of the server's
         failed, ended = progress.failed, progress.ended
         if self.max_failed is not None and failed > self.max_failed:
             self._give_up(f"{failed} requests have failed, more than --max-failed {self.max_failed}")
@@ -145,12 +148,14 @@ class Watch:
         loop.add_signal_handler(signal.SIGINT, self._interrupted)
         loop.add_signal_handler(signal.SIGTERM, self._terminated)
         self._timer = loop.call_later(REFRESH_S, self._look)
+        self.outcome.before_warning = self.progress.clear
         try:
             yield
         finally:
             if self._timer is not None:
                 self._timer.cancel()
             self.progress.clear()
+            self.outcome.before_warning = None
             loop.remove_signal_handler(signal.SIGINT)
             loop.remove_signal_handler(signal.SIGTERM)
             signal.signal(signal.SIGTERM, terminate)
@@ -164,12 +169,14 @@ class Watch:
             self.failure = error
             self._cancel("the output failed")
             return
-        self.progress.show(self.engine.now(), self.arrivals.taken)
+        now_s = self.engine.now()
+        self.progress.show(now_s, self.arrivals.taken)
+        if now_s >= self.ends_s:
+            self.engine.loop.stop()  # so that what has not come is no longer waited for
         self._timer = self.engine.loop.call_later(REFRESH_S, self._look)
 
     def _interrupted(self) -> None:
         if self.stopped_by is None and self.engine.in_flight:
-            self.progress.clear()
             self.outcome.warn(
                 f"interrupted: no more is sent, {len(self.engine.in_flight)} in flight are waited for; "
                 "once more to stop at once"
@@ -266,7 +273,7 @@ class Serving:
         total = last_s = None
         source: Iterable[Job | None] = jobs
         if self._endless:
-            source = self._live = Live(jobs, engine.wake)
+            source = self._live = Live(jobs, engine.wake, lambda: engine.now() >= ends_s)
         else:
             waiting = list(jobs)
             total, last_s, source = len(waiting), waiting[-1].arrival_s, waiting
@@ -283,6 +290,7 @@ class Serving:
             self._outcome,
             options["max_failed"],
             options["abort_error_ratio"],
+            ends_s,
             check,
         )
         with watch.watching():
@@ -326,7 +334,11 @@ class Serving:
 
     def planned_load(self, jobs: list[Job]) -> Record:
         """What a run would send, as a summary record: for somebody's production server."""
-        arrivals = [job.arrival_s for job in jobs]
+        gap, free = 1 / (self._options["max_rps"] or math.inf), -math.inf
+        arrivals = []
+        for job in jobs:
+            arrivals.append(max(free, job.arrival_s))
+            free = arrivals[-1] + gap
         peak = first = 0
         for last, arrival in enumerate(arrivals):
             while arrivals[first] <= arrival - 1:

@@ -27,8 +27,11 @@ IDENTITY = ("run_id", "label", "engine", "served_model")
 
 @dataclass
 class Done:
-    """What an earlier, interrupted run has left in its file: the ids that are done, and its identity."""
+    """What an earlier, interrupted run has left in its file: the ids that are done, and its identity.
+    `begun`: there is something in it.
+    """
 
+    begun: bool = False
     ids: set[str] = field(default_factory=set)
     run: dict[str, str] = field(default_factory=dict)
 
@@ -147,6 +150,9 @@ def _left_in(path: str) -> tuple[Done, bytes | None]:
     except OSError as error:
         raise DriftkitError(f"{path}: {(error.strerror or str(error)).lower()}") from error
     whole = content[: content.rfind(b"\n") + 1]
+    hint = "--resume goes on with a file that `run -o` has written"
+    if not whole and content and not content.startswith(b"{"):  # a file of another kind, not a torn line
+        raise DriftkitError(f"{path}:1: not a completion of `run`", hint=hint)
     done = Done()
     kept: list[bytes] = []
     for number, line in enumerate(whole.splitlines(keepends=True), start=1):
@@ -156,7 +162,6 @@ def _left_in(path: str) -> tuple[Done, bytes | None]:
             completed = record.get("kind") == "completion"
             name, status = (record["id"], record["status"]) if completed else ("", "")
         except (orjson.JSONDecodeError, KeyError, TypeError, AttributeError):
-            hint = "--resume goes on with a file that `run -o` has written"
             raise DriftkitError(f"{where}: not a completion of `run`", hint=hint) from None
         if status == "cancelled":
             continue
@@ -169,4 +174,5 @@ def _left_in(path: str) -> tuple[Done, bytes | None]:
         done.run = run
         done.ids.add(name)
     keep = b"".join(kept)
+    done.begun = bool(kept)
     return done, None if keep == content else keep

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from typing import IO, TYPE_CHECKING, Any, TypeVar, cast
 
 import click
@@ -15,7 +15,7 @@ from driftkit.errors import printable
 
 if TYPE_CHECKING:  # imported when a command runs, not when its help is shown
     from driftkit.commands.manifest import Manifest
-    from driftkit.records.io import OnError, Reader
+    from driftkit.records.io import OnError, Reader, Wrapped
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -28,9 +28,13 @@ class Outcome:
     def __init__(self, name: str) -> None:
         self.name = name
         self.failed = 0
+        #: makes room for a warning where a line is being written over
+        self.before_warning: Callable[[], None] | None = None
         self._said: set[str] = set()
 
     def warn(self, text: str) -> None:
+        if self.before_warning is not None:
+            self.before_warning()
         click.echo(printable(f"driftkit {self.name}: {text}"), err=True)
 
     def warn_once(self, text: str) -> None:
@@ -101,7 +105,7 @@ def manifest_of(ctx: click.Context) -> Manifest | None:
 def output_options(function: F) -> F:
     """The arguments of every command that writes records."""
     function = click.option(
-        "--redact-prompt", is_flag=True, help="Leave prompt and messages out of what is written."
+        "--redact-prompt", is_flag=True, help="Leave prompt, messages and output_text out of what is written."
     )(function)
     return click.option("--unbuffered", is_flag=True, help="Flush every record.")(function)
 
@@ -120,11 +124,11 @@ def reading(
     rejects: str | None,
     *,
     afterwards: Sequence[str] = (),
-    stdin: IO[bytes] | None = None,
+    wrapped: Wrapped = nullcontext,
 ) -> Iterator[Reader]:
     """The Reader of a command's input, `files` and then `afterwards`, which are opened when it is their turn.
 
-    `stdin` stands for standard input. At the end it says how many lines were skipped.
+    `files` are read through what `wrapped` makes of them. At the end it says how many lines were skipped.
     """
     from driftkit.records.io import Reader, lines_later, open_beside, open_sources
 
@@ -136,7 +140,7 @@ def reading(
         text = "--rejects copies lines as they came, prompts included: it does not go with --redact-prompt"
         raise click.UsageError(text, click.get_current_context())
     with ExitStack() as stack:
-        sources = stack.enter_context(open_sources(files, stdin))
+        sources = stack.enter_context(open_sources(files, wrapped))
         sources += [(path, lines_later(path)) for path in afterwards]
         if (manifest := manifest_of(click.get_current_context())) is not None:
             sources = manifest.reading(sources)

@@ -19,17 +19,20 @@ if TYPE_CHECKING:
 class Live:
     """An iterator over `source`; it gives None where the next has not come yet, and `wake` tells when it has.
 
-    What the source raises ends it; `check` raises that, once those that run have ended.
+    Once `late` says so, what has not come is not waited for. What the source raises ends it; `check` raises
+    that, once those that run have ended.
     """
 
-    def __init__(self, source: Iterable[Job], wake: Callable[[], None]) -> None:
+    def __init__(
+        self, source: Iterable[Job], wake: Callable[[], None], late: Callable[[], bool] = lambda: False
+    ) -> None:
         self._source = source
         self._wake = wake
+        self._late = late
         self._came: deque[Job] = deque()
         self._error: BaseException | None = None
         self._over = False
-        self._thread = Thread(target=self._read, name="driftkit-requests", daemon=True)
-        self._thread.start()
+        Thread(target=self._read, name="driftkit-requests", daemon=True).start()
 
     def __iter__(self) -> Iterator[Job | None]:
         return self
@@ -38,13 +41,12 @@ class Live:
         over = self._over  # asked first: what comes between is not lost
         if self._came:
             return self._came.popleft()
-        if not over:
+        if not over and not self._late():
             return None
         raise StopIteration
 
     def check(self) -> None:
-        """Wait for the thread, which ends when its source does, and raise what that has raised."""
-        self._thread.join()
+        """Raise what the source has raised, if it has ended."""
         if self._error is not None:
             raise self._error
 

@@ -9,7 +9,7 @@ import stat
 import sys
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from io import BufferedReader
 from pathlib import Path
 from typing import IO, Literal, TypeVar, cast
@@ -22,6 +22,7 @@ from driftkit.records.schema import PRIVATE, Record, kind_of, nature, shown
 T = TypeVar("T")
 OnError = Literal["fail", "skip"]
 Source = tuple[str, Iterable[bytes]]  # a name and its lines
+Wrapped = Callable[[IO[bytes]], AbstractContextManager[IO[bytes]]]
 
 # every digit as 0, every other byte as a space: twenty digits in a row are then found at memory speed
 _DIGITS = bytes(0x30 if 0x30 <= byte <= 0x39 else 0x20 for byte in range(256))
@@ -140,7 +141,7 @@ def readable(name: str, stream: Iterable[bytes]) -> Iterator[bytes]:
 class Writer:
     """JSON lines on a binary stream, flushed per record where somebody waits for them.
 
-    `redact` leaves out what a user has written, `prompt` and `messages`.
+    `redact` leaves out what a user has written and was answered: `prompt`, `messages` and `output_text`.
     """
 
     def __init__(self, stream: IO[bytes], *, unbuffered: bool = False, redact: bool = False) -> None:
@@ -161,18 +162,19 @@ class Writer:
 
 
 @contextmanager
-def open_sources(paths: Sequence[str], stdin: IO[bytes] | None = None) -> Iterator[list[Source]]:
-    """The named files, opened for reading, unpacked where gzipped; no path, or `-`, is `stdin`, by default
-    standard input."""
+def open_sources(paths: Sequence[str], wrapped: Wrapped = nullcontext) -> Iterator[list[Source]]:
+    """The named files, opened for reading, unpacked where gzipped; no path, or `-`, is standard input. They
+    are read through what `wrapped` makes of them."""
     with ExitStack() as stack:
         sources: list[Source] = []
         for path in paths or ["-"]:
             if path == "-":
                 if sys.stdin is None:
                     raise DriftkitError("standard input is closed")
-                sources.append(("<stdin>", unpacked(stdin or sys.stdin.buffer)))
+                sources.append(("<stdin>", unpacked(stack.enter_context(wrapped(sys.stdin.buffer)))))
             else:
-                sources.append((path, unpacked(stack.enter_context(open_file(path)))))
+                stream = stack.enter_context(open_file(path))
+                sources.append((path, unpacked(stack.enter_context(wrapped(stream)))))
         yield sources
 
 
