@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from driftkit.engines.http.answer import Answer
 from driftkit.engines.http.events import EventStream
 
 
@@ -139,3 +140,12 @@ def test_what_is_over_does_not_wait() -> None:
     for _ in range(100):
         assert stream.feed(b"data: " + 50 * b"x") == []
         assert stream.feed(b"\n: a comment that is over\n\n") == [50 * b"x"]
+
+
+# --- what an event says ---------------------------------------------------------------------------
+
+
+def test_an_error_that_is_null_is_none() -> None:
+    answer = Answer()
+    answer.take(b'{"error": null, "choices": [{"text": "a", "finish_reason": "stop"}]}')
+    assert (answer.error, answer.started, answer.finish_reason) == (None, True, "stop")

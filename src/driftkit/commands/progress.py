@@ -22,7 +22,7 @@ class Progress:
     failed: int = 0
     shown: bool = field(default_factory=lambda: sys.stderr.isatty())
 
-    def line(self, now_s: float, sent: int) -> str:
+    def line(self, now_s: float, in_flight: int) -> str:
         """What there is to see at an instant on the run's clock."""
         rate = self.ended / now_s if now_s > 0 else 0.0
         of = "" if self.total is None else f" of {self.total}"
@@ -30,12 +30,12 @@ class Progress:
         if self.last_s is not None and now_s < self.last_s:
             left = f", {_clock(self.last_s - now_s)} until the last is due"
         failed = f", {self.failed} failed" if self.failed else ""
-        done = f"{_clock(now_s)} {self.ended}{of} done, {sent - self.ended} in flight{failed}"
+        done = f"{_clock(now_s)} {self.ended}{of} done, {in_flight} in flight{failed}"
         return f"{done}, {rate:.1f}/s{left}"
 
-    def show(self, now_s: float, sent: int) -> None:
+    def show(self, now_s: float, in_flight: int) -> None:
         if self.shown:
-            sys.stderr.write(ERASE + self.line(now_s, sent))
+            sys.stderr.write(ERASE + self.line(now_s, in_flight))
             sys.stderr.flush()
 
     def clear(self) -> None:

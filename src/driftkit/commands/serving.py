@@ -170,7 +170,7 @@ class Watch:
             self._cancel("the output failed")
             return
         now_s = self.engine.now()
-        self.progress.show(now_s, self.arrivals.taken)
+        self.progress.show(now_s, len(self.engine.in_flight))
         if now_s >= self.ends_s:
             self.engine.loop.stop()  # so that what has not come is no longer waited for
         self._timer = self.engine.loop.call_later(REFRESH_S, self._look)

@@ -46,7 +46,7 @@ class Done:
 
 class Sink:
     """Takes completions, from a thread of its own under `threaded`: a reader that is slow must not hold up
-    requests that are due. What the thread fails with is raised by the next `write`, or by `close`. What
+    requests that are due. What the thread fails with is raised by the next `write`, or at the end. What
     is to be done once a record is out, `then`, is done there too.
     """
 
@@ -70,8 +70,17 @@ class Sink:
         if self._error is not None:
             raise self._error
 
-    def close(self) -> None:
-        """Wait until all is written."""
+    @contextmanager
+    def drained(self) -> Iterator[None]:
+        """At the end all is written, also when something else has failed; Ctrl-C alone waits for nothing."""
+        try:
+            yield
+        except Exception:
+            self._close()
+            raise
+        self._close()
+
+    def _close(self) -> None:
         if self._thread is not None:
             self._waiting.put(None)
             self._thread.join()
@@ -83,6 +92,7 @@ class Sink:
                 self._write(*waiting)
                 if self._waiting.empty():  # what has ended is there, whatever ends this process
                     self._writer.flush()
+            self._writer.flush()
         except BaseException as error:
             self._error = error
 
@@ -101,9 +111,9 @@ def output(
     A file is made new, or under `resume` appended to; UsageError when that would lose what is read.
     """
     if path is None:
-        sink, done = Sink(Writer(stdout(), unbuffered=unbuffered, redact=redact), threaded=threaded), Done()
-        yield sink, done
-        sink.close()
+        sink = Sink(Writer(stdout(), unbuffered=unbuffered, redact=redact), threaded=threaded)
+        with sink.drained():
+            yield sink, Done()
         return
     done = Done()
     if resume:
@@ -116,8 +126,8 @@ def output(
             manifest = manifest_of(click.get_current_context())
             watched = stream if manifest is None else manifest.writing(stream, path)
             sink = Sink(Writer(watched, unbuffered=unbuffered, redact=redact), threaded=threaded)
-            yield sink, done
-            sink.close()
+            with sink.drained():
+                yield sink, done
     except OSError as error:
         if error.filename is None:
             error.filename = path

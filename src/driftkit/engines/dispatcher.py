@@ -110,11 +110,6 @@ class Arrivals:
     def more(self) -> bool:
         return self._head is not None or self.pending
 
-    @property
-    def taken(self) -> int:
-        """Jobs taken so far."""
-        return self._taken
-
     def look(self) -> None:
         """Ask for the next job, if it had not come yet."""
         if not self.pending:

@@ -25,7 +25,6 @@ class Answer:
         "finish_reason",
         "output_tokens",
         "pieces",
-        "prompt_tokens",
         "started",
     )
 
@@ -34,7 +33,6 @@ class Answer:
         self.done = False
         self.finish_reason: str | None = None
         self.output_tokens: int | None = None
-        self.prompt_tokens: int | None = None
         self.cached_tokens: int | None = None
         self.error: str | None = None
         self.error_status = 0  # HTTP's, of an error that comes when 200 was said already
@@ -51,7 +49,7 @@ class Answer:
             raise ValueError(f"an event that is not JSON: {event.decode(errors='replace')}") from None
         if type(chunk) is not dict:
             raise ValueError("an event that is not an object")
-        if "error" in chunk:
+        if chunk.get("error") is not None:  # some gateways have a null in every event
             self.error = message_of(chunk)
             code = chunk["error"].get("code") if type(chunk["error"]) is dict else None
             self.error_status = _count(code) or 0
@@ -84,7 +82,6 @@ class Answer:
 
     def _usage(self, usage: dict[str, Any]) -> None:
         self.output_tokens = _count(usage.get("completion_tokens"))
-        self.prompt_tokens = _count(usage.get("prompt_tokens"))
         if type(details := usage.get("prompt_tokens_details")) is dict:
             self.cached_tokens = _count(details.get("cached_tokens"))
 
