@@ -21,24 +21,24 @@ class Job:
     arrival_s: float
     prompt_tokens: int
     output_tokens: int = 0
-    counted: bool = True
-    output_words: int | None = None
-    output_text: str | None = None
     priority: int = 0
     barrier: bool = False
     offered_s: float = 0.0
     dispatched_s: float | None = None
-    client_lag_s: float | None = None
     started_s: float | None = None
     first_token_s: float | None = None
     finished_s: float = 0.0
     status: str = "ok"
     error: str | None = None
     finish_reason: str | None = None
-    retries: int = 0
-    replica: str | None = None
     preemptions: int | None = None
     cached_tokens: int | None = None
     energy_j: float | None = None
     batch_id: int | None = None
     batch_requests: int | None = None
+    counted: bool = True
+    output_words: int | None = None
+    output_text: str | None = None
+    client_lag_s: float | None = None
+    retries: int = 0
+    replica: str | None = None
