@@ -44,6 +44,7 @@ class StepByStep:
 
     def submit(self, job: Job) -> bool:
         assert job.dispatched_s is not None
+        job.preemptions = 0
         cap = job.record.get("max_tokens", math.inf)
         stops_by = "stop" if job.output_tokens < cap else "length"
         name = job.record["id"]

@@ -709,3 +709,10 @@ def test_a_warm_up_that_fails_is_told_of(tmp_path: Path) -> None:
     with faulty(tmp_path, "server-error") as server:
         first = said(run(http(server, "--warmup", "1"), jsonl([row("a")])), 1)[0]
     assert "warm-up: a request was error: HTTP 500: EngineCore encountered an issue" in first
+
+
+def test_a_run_that_cannot_begin_leaves_its_file_as_it_was(tmp_path: Path) -> None:
+    kept = tmp_path / "kept.jsonl"
+    kept.write_bytes(b'{"kind":"completion"}\n')
+    said(run(http(refusing_url(), "-o", kept), jsonl([row("a")])), 1)
+    assert kept.read_bytes() == b'{"kind":"completion"}\n'

@@ -40,20 +40,20 @@ ENGINES = {
     "what of that is in the KV cache is not computed again, and cached_tokens says how much it was.\n\n"
     "A real engine gets each request when it is due, however many are in flight, or under --dispatch "
     "client at most --max-concurrency of them. client_lag_s says how much later than it should have "
-    "been that was: it is in the latencies, and a P99 of it beyond --max-client-lag is warned of. A "
-    "request that fails is a record too, with its status and error, and nothing is sent twice unless "
-    "--retries says so. What the record has of messages, tools, temperature, top_p, top_k, min_p, seed, "
-    "stop and penalties is sent as it is; a prompt of which only prompt_tokens is known is sent as that "
-    "many token ids, which begin alike where prefix_hashes or session say so. Where priorities are to "
-    "order, a few requests with long prompts find out first whether they do, because a server that does "
-    "not says nothing.\n\n"
+    "been that was (under --follow also because it came late): it is in the latencies, and a P99 beyond "
+    "--max-client-lag is warned of. A request that fails is a record too, with its status and error, "
+    "and nothing is sent twice unless --retries says so. What the record has of messages, tools, "
+    "temperature, top_p, top_k, min_p, seed, stop and penalties is sent as it is; a prompt of which "
+    "only prompt_tokens is known is sent as that many token ids, which begin alike where prefix_hashes "
+    "or session say so. Where priorities are to order, a few requests with long prompts find out first "
+    "whether they do, because a server that does not says nothing.\n\n"
     "Interrupted once, a real run sends no more and waits for what is in flight; twice, or terminated, "
     "it ends those as cancelled. The run that -o FILE has the beginning of goes on with --resume: what "
     "was cancelled or cut off is sent again, and the clock starts at the first request that is left.\n\n"
-    "One process sends thousands of requests a second. Where that is not enough, and there are cores for "
-    "more, --workers N sends and reads in N processes, each with its own instants and router, while the "
-    "queue, the policy and the output stay in one. What is due within a millisecond may then reach the "
-    "server in another order. A worker that dies takes its requests with it, as errors."
+    "One process sends thousands of requests a second. Where that is not enough, and there are cores "
+    "for more, --workers N sends and reads in N processes, each with its own instants and router, while "
+    "the queue, the policy and the output stay in one. What is due within a millisecond may then reach "
+    "the server in another order. A worker that dies takes its requests with it, as errors."
 )
 @click.option(
     "--engine",
@@ -255,5 +255,7 @@ def _check_options(engine: str) -> None:
         refuse("--learn goes with --state")
     if params["resume"] and (params["path"] is None or engine == "sim"):
         refuse("--resume goes with -o FILE, and with an engine that is not the simulator")
+    if params["workers"] > 1 and params["max_rps"] and params["retries"]:
+        refuse("--workers send again on their own: not with both --max-rps and --retries")
     if params["follow"] and (params["resume"] or params["limit"] or params["dry_run"]):
         refuse("--follow takes requests as they come: without --limit, --resume and --dry-run")

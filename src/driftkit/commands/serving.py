@@ -258,6 +258,7 @@ class Serving:
         self._stack = stack
         self._running = engine
         self._intake = intake
+        self._resumes = resumes
         self._starts_at = first.arrival_s if resumes else 0.0
 
     def ended(
@@ -389,7 +390,9 @@ class Serving:
 
     def _telemetry(self, path: str, run: dict[str, str]) -> Telemetry:
         """Samples what there is to sample here, and at the servers, into `path`."""
-        write = self._stack.enter_context(records_beside("--telemetry", path, self._kept, unbuffered=True))
+        write = self._stack.enter_context(
+            records_beside("--telemetry", path, self._kept, unbuffered=True, append=self._resumes)
+        )
         sources: list[Source] = [*gpus(self._outcome.warn), *processes()]
         if isinstance(self._running, Http | Workers):
             service = self._running.service
@@ -401,7 +404,9 @@ class Serving:
         return Telemetry(sources, head, self._running.now, write, warn=self._outcome.warn)
 
     def _probe(self, engine: RealTime, like: Record) -> None:
-        orders = orders_by_priority(engine, self._max_model_len, self._seed, like)
+        orders = orders_by_priority(
+            engine, max(1, len(self._options["base_url"])), self._max_model_len, self._seed, like
+        )
         if orders is None:
             self._outcome.warn("could not see whether the engine orders by priority; going on")
         elif not orders:

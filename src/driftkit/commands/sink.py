@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import stat
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -9,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from queue import SimpleQueue
 from threading import Thread
-from typing import IO
+from typing import IO, cast
 
 import click
 import orjson
@@ -102,6 +103,25 @@ class Sink:
             then(record)
 
 
+class Anew:
+    """A file that loses what it had when the first record comes: a run that cannot begin spares it."""
+
+    def __init__(self, stream: IO[bytes]) -> None:
+        self._stream = stream
+        self._begun = False
+        self.flush = stream.flush
+        self.isatty = stream.isatty
+
+    def begin(self) -> None:
+        if not self._begun and stat.S_ISREG(os.fstat(self._stream.fileno()).st_mode):
+            self._stream.truncate(0)
+        self._begun = True
+
+    def write(self, data: bytes) -> int:
+        self.begin()
+        return self._stream.write(data)
+
+
 @contextmanager
 def output(
     path: str | None, sources: Sequence[str], unbuffered: bool, redact: bool, resume: bool, threaded: bool
@@ -120,14 +140,17 @@ def output(
         done, keep = _left_in(path)
         stream = _append(path, keep)
     else:
-        stream = open_beside("--output", path, sources, buffering=-1)
+        stream = open_beside("--output", path, sources, buffering=-1, append=True)
     try:
         with stream:
             manifest = manifest_of(click.get_current_context())
-            watched = stream if manifest is None else manifest.writing(stream, path)
+            anew = cast(IO[bytes], stream if resume else Anew(stream))
+            watched = anew if manifest is None else manifest.writing(anew, path)
             sink = Sink(Writer(watched, unbuffered=unbuffered, redact=redact), threaded=threaded)
             with sink.drained():
                 yield sink, done
+            if isinstance(anew, Anew):
+                anew.begin()
     except OSError as error:
         if error.filename is None:
             error.filename = path

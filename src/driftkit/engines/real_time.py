@@ -50,15 +50,13 @@ class RealTime:
     def submit(self, job: Job) -> bool:
         self.in_flight.add(job)
         due = job.dispatched_s
-        if self._gap:
-            send_at = max(self._free_at, self.now())
-            self._free_at = send_at + self._gap
-            if send_at > self.now():
-                self.held_back += 1
-                job.dispatched_s = None
-                self.loop.call_at(self._zero + send_at, self._start, job, send_at)
-                return True
-        self._start(job, due)
+        send_at = self._turn()
+        if send_at is None:
+            self._start(job, due)
+        else:
+            self.held_back += 1
+            job.dispatched_s = None
+            self.loop.call_at(self._zero + send_at, self._start, job, send_at)
         return True
 
     def advance(self, until: float) -> list[Job] | None:
@@ -97,6 +95,14 @@ class RealTime:
         """Let go of connections and processes."""
         self.loop.run_until_complete(self.loop.shutdown_default_executor())
         self.loop.close()
+
+    def _turn(self) -> float | None:
+        """When one more may be sent, which is then taken; None for now."""
+        if not self._gap:
+            return None
+        send_at = max(self._free_at, self.now())
+        self._free_at = send_at + self._gap
+        return send_at if send_at > self.now() else None
 
     def _start(self, job: Job, due: float | None) -> None:
         if job not in self.in_flight:

@@ -36,30 +36,36 @@ def warm_up(engine: RealTime, count: int, seed: int, like: Record) -> None:
             raise DriftkitError(f"warm-up: a request was {ended.status}: {ended.error}")
 
 
-def orders_by_priority(engine: RealTime, max_model_len: int | None, seed: int, like: Record) -> bool | None:
+def orders_by_priority(
+    engine: RealTime, replicas: int, max_model_len: int | None, seed: int, like: Record
+) -> bool | None:
     """Whether the server takes the lowest `priority` first; None when that could not be seen.
 
     A few requests with long prompts and one token to answer, each more urgent than the one before, are sent
     at once: more than fit into a step, so a queue orders them. The one that is answered first was taken in
-    as it came.
+    as it came. Of several replicas each gets as many, and those of one are compared.
     """
     jobs = []
     length = min(PROBE_TOKENS, (max_model_len or PROBE_TOKENS + ROOM) - ROOM)
-    for number in range(PROBES):
+    for number in range(PROBES * replicas):
         job = _request(f"probe-{number}", length, 1, seed, like)
-        job.priority = PROBES - number
+        job.priority = PROBES * replicas - number
         jobs.append(job)
     ended = _run(engine, jobs)
     if any(job.status != "ok" for job in ended):
         return None
-    # several worker processes may have sent them in another order than they were told to
-    sent = sorted(ended, key=lambda job: job.dispatched_s or 0.0)
-    sent.remove(min(ended, key=_first))
-    pairs = [
-        (_first(b) > _first(a)) - (_first(b) < _first(a))
-        for a, b in combinations(sent, 2)
-        if b.priority < a.priority
-    ]
+    pairs = []
+    for replica in {job.replica for job in ended}:
+        # several worker processes may have sent them in another order than they were told to
+        sent = sorted(
+            (job for job in ended if job.replica == replica), key=lambda job: job.dispatched_s or 0.0
+        )
+        sent.remove(min(sent, key=_first))
+        pairs += [
+            (_first(b) > _first(a)) - (_first(b) < _first(a))
+            for a, b in combinations(sent, 2)
+            if b.priority < a.priority
+        ]
     if not pairs:
         return None
     tau = sum(pairs) / len(pairs)

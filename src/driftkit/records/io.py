@@ -199,8 +199,12 @@ def open_file(path: str) -> IO[bytes]:
         raise DriftkitError(f"{path}: {(error.strerror or str(error)).lower()}") from error
 
 
-def open_beside(option: str, path: str, sources: Sequence[str], buffering: int) -> IO[bytes]:
-    """`path`, which `option` names, opened anew; UsageError when it is one of the files that are read."""
+def open_beside(
+    option: str, path: str, sources: Sequence[str], buffering: int, *, append: bool = False
+) -> IO[bytes]:
+    """`path`, which `option` names, opened anew, or under `append` to go on; UsageError when it is one of the
+    files that are read.
+    """
     for source in sources or ["-"]:
         try:
             read = os.fstat(0) if source == "-" else Path(source).stat()
@@ -210,17 +214,22 @@ def open_beside(option: str, path: str, sources: Sequence[str], buffering: int) 
         if same and stat.S_ISREG(read.st_mode):
             raise UsageError(f"{option}: {path} is read from, and would be lost", hint="name another file")
     try:
-        return open(path, "wb", buffering=buffering)
+        return open(path, "ab" if append else "wb", buffering=buffering)
     except OSError as error:
         raise DriftkitError(f"{path}: {(error.strerror or str(error)).lower()}") from error
 
 
 @contextmanager
 def records_beside(
-    option: str, path: str, sources: Sequence[str], unbuffered: bool
+    option: str, path: str, sources: Sequence[str], unbuffered: bool, *, append: bool = False
 ) -> Iterator[Callable[[Record], None]]:
-    """Writes records to `path`, which `option` names, beside the output; errors tell its name."""
-    stream = open_beside(option, path, sources, buffering=-1)
+    """Writes records to `path`, which `option` names, beside the output; errors tell its name.
+
+    Under `append` they go after the last whole line.
+    """
+    stream = open_beside(option, path, sources, buffering=-1, append=append)
+    if append and Path(path).is_file():
+        stream.truncate(Path(path).read_bytes().rfind(b"\n") + 1)
     writer = Writer(stream, unbuffered=unbuffered)
 
     def told(error: OSError) -> DriftkitError:

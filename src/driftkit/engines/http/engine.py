@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import orjson
 
@@ -26,7 +26,7 @@ REFUSED = (400, 404, 413, 422, 429, 503)  # the server did not take the request 
 BUSY = (429, 503)
 MOST_REFUSAL = 1 << 16  # bytes of a body that is no success
 MOST_ANSWER = 1 << 26  # bytes of an answer; one of 128k tokens has half as many
-FIRST_WAIT_S, LONGEST_WAIT_S = 0.5, 60.0  # before a retry
+FIRST_WAIT_S, LONGEST_WAIT_S = 0.5, 60.0  # before a retry; a server that says longer is not asked again
 OUT_OF_SERVICE_S = 1.0  # after a failed connection, where there are other replicas
 
 
@@ -42,7 +42,7 @@ class Service:
     model: str
     max_model_len: int | None = None
     endpoint: Endpoint | None = None
-    api_key: str | None = None
+    api_key: str | None = field(default=None, repr=False)
     verify: bool = True
     by_priority: bool = False
     replay: bool = False
@@ -88,19 +88,28 @@ class Http(RealTime):
         self.end(call.job, status, error)
 
     def again(self, call: Call, after_s: float | None) -> bool:
-        """Whether it is tried again: later, and not more often than was asked for."""
+        """Whether it is tried again: later, neither more often than was asked for, nor sooner than the server
+        asked for."""
         job = call.job
-        if job.retries >= self.service.retries:
+        if job.retries >= self.service.retries or (after_s or 0.0) > LONGEST_WAIT_S:
             return False
         if after_s is None:
             after_s = FIRST_WAIT_S * 2**job.retries * (0.5 + float(self._waits.random()))
         job.retries += 1
-        call.waiting = self.loop.call_later(min(after_s, LONGEST_WAIT_S), self._send, job)
+        call.waiting = self.loop.call_later(min(after_s, LONGEST_WAIT_S), self._send_again, call)
         return True
 
+    def _send_again(self, call: Call) -> None:
+        send_at = self._turn()
+        if send_at is None:
+            self._send(call.job)
+        else:
+            call.waiting = self.loop.call_at(self._zero + send_at, self._send, call.job)
+
     def _look(self) -> None:
-        """End what has heard nothing for too long."""
-        silent_since = self.loop.time() - self.service.timeout_s
+        """End what has heard nothing for too long; while this process was held up does not count."""
+        now = self.loop.time()
+        silent_since = now - self.service.timeout_s - max(0.0, now - self._looking.when())
         for call in [
             call for call in self._calls.values() if call.heard <= silent_since and not call.waiting
         ]:
