@@ -40,6 +40,9 @@ class Bias:
     def bias(self, record: dict[str, Any], before: float) -> float:
         return self.ratio
 
+    def interval(self, record: dict[str, Any], before: float) -> None:
+        return None
+
 
 def silent(text: str) -> None:
     raise AssertionError(f"unexpected warning: {text}")

@@ -52,6 +52,9 @@ class Ratio:
         category = category_of(record)
         return math.exp(self._mean(record.get("tenant") or "", category, before))
 
+    def interval(self, record: Record, before: float) -> None:
+        return None
+
     def learn(self, record: Record, finished_s: float) -> None:
         actual, unbiased = observed_output(record), unbiased_tokens(record)
         if not actual or unbiased <= 0:

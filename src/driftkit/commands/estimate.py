@@ -72,7 +72,7 @@ def command(
     from driftkit.calibration.corrections import Corrections
     from driftkit.calibration.state import StateFolder
     from driftkit.calibration.stream import key_of
-    from driftkit.estimation.base import Correction, NoCorrection, annotate, count_prompt
+    from driftkit.estimation.base import Correction, NoCorrection, annotate, build, count_prompt
     from driftkit.estimation.tokenizers import load as load_tokenizer
     from driftkit.records.io import Writer
     from driftkit.records.schema import check_prompt, checker
@@ -81,8 +81,10 @@ def command(
     outcome = Outcome("estimate")
     writer = Writer(stdout(), unbuffered=unbuffered or follow, redact=redact_prompt)
     counter = load_tokenizer(tokenizer)
-    estimator = load("estimators", model)(outcome.warn_once)
-    learned = Corrections(StateFolder(state), outcome.warn, follow=follow) if state is not None else None
+    folder = StateFolder(state) if state is not None else None
+    at = folder.path if folder is not None else None
+    estimator = build(load("estimators", model), at, served_model, outcome.warn_once)
+    learned = Corrections(folder, outcome.warn, follow=follow) if folder is not None else None
     uncorrected = NoCorrection()
     check = checker(
         ("id", "arrival_s", *estimator.reads),
