@@ -44,6 +44,8 @@ TABLES: dict[str, dict[str, str]] = {
     "calibrators": {
         "ratio": "driftkit.calibration.ratio:Ratio",
         "ema": "driftkit.calibration.ema:Ema",
+        "isotonic": "driftkit.calibration.isotonic:Isotonic",
+        "quantile": "driftkit.calibration.quantile:Quantile",
     },
 }
 
