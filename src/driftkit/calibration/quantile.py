@@ -22,8 +22,8 @@ Short outputs report first. In a steady state that is no bias: what ends in a wi
 what is sent (displaced Poisson arrivals with independent marks). It is one at the start and after a change,
 while requests are in flight that were sent before the first had ended. Where n of a cell have ended and m are
 in flight, m / (n + m) of the outcomes are missing at most, so the level that is tracked as p is a true one
-between p n / (n + m) and (p n + m) / (n + m). It is not corrected: who would weigh by the chance to have ended
-must know how long the rest will take, which is what is being estimated; and the steps forget it.
+between p n / (n + m) and (p n + m) / (n + m). It is not corrected: who would weigh by the chance to have
+ended must know how long the rest will take, which is what is being estimated; and the steps forget it.
 """
 
 from __future__ import annotations

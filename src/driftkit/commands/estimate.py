@@ -15,7 +15,9 @@ if TYPE_CHECKING:
 
 @click.command(
     epilog="Models: table is the paper's constants by category, stretched by tier and input length; "
-    "prompt-length takes the prompt's length for the output's; oracle reads trace_output_tokens.\n\n"
+    "prompt-length takes the prompt's length for the output's; history goes by how long outputs of the "
+    "tenant and category have been, which calibrate --fit history keeps in the --state; oracle reads "
+    "trace_output_tokens.\n\n"
     "Tokenizers: one of whitespace, builtin (a byte-level BPE, no network needed), a tiktoken encoding, or a "
     "tekken, .tiktoken or tokenizer.json file.\n\nA record that has prompt_tokens keeps them.\n\n"
     "A record that comes under --follow after another process has replaced the state gets the new one. If "
