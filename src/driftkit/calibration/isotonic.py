@@ -84,6 +84,9 @@ class Window:
             self._times.append(time)
             self._fits.append(_fitted(self.points))
 
+    def rows(self) -> list[list[float]]:
+        return [list(point) for point in self.points]
+
     def restart(self) -> None:
         """What is known now is known from the start, all of it."""
         self._new = 0
@@ -128,8 +131,8 @@ class Isotonic:
     def to_json(self) -> dict[str, Any]:
         windows = sorted(self._windows.items())
         return {
-            "category": {key[0]: list(window.points) for key, window in windows if len(key) == 1},
-            "cell": [[*key, list(window.points)] for key, window in windows if len(key) == 2],
+            "category": {key[0]: window.rows() for key, window in windows if len(key) == 1},
+            "cell": [[*key, window.rows()] for key, window in windows if len(key) == 2],
         }
 
     def load_json(self, state: dict[str, Any]) -> None:

@@ -10,7 +10,7 @@ which is a step down the pinball loss, and the update of adaptive conformal infe
 over T completions the share that a term's group had under its quantile differs from p by at most the way
 that the term has gone, divided by T and by its step, whatever the lengths do. So coverage holds per tenant
 and per category, not only over all. A tenant or category never seen starts with what the others have taught;
-the rate is 1 / n at first, as stochastic approximation wants it, and stays at a floor, so that drift is
+the rates fall as 1 / n at first, as stochastic approximation wants it, and stay at a floor, so that drift is
 followed.
 
 Cut outputs are censored. Where the cut lies under the quantile, [x <= quantile] is not known, and its mean
@@ -47,16 +47,18 @@ LEAST_SIGMA = 0.01  # steps stay above 0 where all outputs are alike
 
 
 class Rate(NamedTuple):
-    """1 / (n + `delay`) after n completions, at least `floor`."""
+    """`gain` / (n + `delay`) after n completions, at least `floor`."""
 
+    gain: float
     delay: float
     floor: float
 
     def after(self, n: float) -> float:
-        return max(1 / (n + self.delay), self.floor)
+        return max(self.gain / (n + self.delay), self.floor)
 
 
-RATES = {"category": Rate(2.0, 0.005), "tenant": Rate(9.0, 0.01), "cell": Rate(9.0, 0.01)}
+# the category is quick at first, so that what is common to all is not learned as each tenant's own
+RATES = {"category": Rate(2.0, 3.0, 0.005), "tenant": Rate(1.0, 20.0, 0.01), "cell": Rate(1.0, 20.0, 0.01)}
 MEMORY = 1 / min(rate.floor for rate in RATES.values())  # beyond that, n says nothing more
 
 
@@ -150,6 +152,8 @@ def _is_under(length: float, quantile: float, level: float, under: float | None)
     """[length <= quantile]; of a cut output, of which a share `under` ends before the cut, its mean."""
     if length > quantile:
         return 0.0
+    if length == quantile:
+        return level  # nothing to mend: at its kink the loss has a flat tangent
     if under is None:
         return 1.0
     return max(0.0, (level - under) / (1 - under))
