@@ -141,7 +141,9 @@ def test_isotonic_forgets_what_left_its_window() -> None:
     calibrator = Isotonic()
     learn_at_once(calibrator, [ended(estimated(100), 100) for _ in range(WINDOW)])
     learn_at_once(calibrator, [ended(estimated(100), 200) for _ in range(WINDOW + WINDOW // 10)])
-    assert calibrator.bias(estimated(100), ALWAYS) == pytest.approx(2)
+    assert calibrator.bias(estimated(100), ALWAYS) == pytest.approx(
+        2, rel=1e-3
+    )  # the prior counts one in 300
 
 
 def test_isotonic_sees_through_cuts() -> None:

@@ -27,10 +27,11 @@ from driftkit.calibration.base import category_of, observed_output
 from driftkit.calibration.censored import WIDEST, above, was_cut
 from driftkit.calibration.ratio import CATEGORY_PRIOR, CELL_PRIOR, FIRST_VARIANCE, LEAST_VARIANCE
 from driftkit.estimation.base import unbiased_tokens
-from driftkit.records.schema import MOST, Record
+from driftkit.records.schema import LARGEST_RATIO, MOST, Record
 
 WINDOW = 300
-_MOST_HIDDEN = 100.0
+MOST_HIDDEN = WIDEST**2
+LONGEST = math.log(MOST * LARGEST_RATIO**2)  # of an estimate with its factors
 
 
 class Point(NamedTuple):
@@ -116,7 +117,7 @@ class Isotonic:
         log_ratio, hidden = min(max(math.log(actual) - estimate, -WIDEST), WIDEST), 0.0
         if was_cut(record):
             log_ratio, hidden = above(log_ratio, *self._expected(record, estimate, math.inf))
-            log_ratio = min(log_ratio, WIDEST)
+            log_ratio, hidden = min(log_ratio, WIDEST), min(hidden, MOST_HIDDEN)
         point = Point(estimate, estimate + log_ratio, hidden)
         for key, _ in _keys(record):
             window = self._windows.get(key)
@@ -192,7 +193,7 @@ def _window(points: list[Any]) -> Window:
         raise ValueError(f"a window of {len(checked)} points")
     for point in checked:
         ratio = point.actual - point.estimate
-        inside = 0 <= point.estimate <= math.log(MOST) + WIDEST and 0 <= point.hidden <= _MOST_HIDDEN
+        inside = 0 <= point.estimate <= LONGEST and 0 <= point.hidden <= MOST_HIDDEN
         if not (inside and -WIDEST - 1e-9 <= ratio <= WIDEST + 1e-9):
             raise ValueError(f"point out of range: {point}")
     return Window(checked)

@@ -106,18 +106,17 @@ def interval_tokens(record: Record, correction: Correction, before: float) -> tu
     """P10 and P90 as `correction` knows them before that instant; None when neither it nor the estimator
     knows any. They are not put in order: `add_interval` does that."""
     factors = correction.interval(record, before)
-    own = record.get("est_base_tokens_p10"), record.get("est_base_tokens_p90")
-    if factors is None:
-        if own[0] is None or own[1] is None:
+    low, high = record.get("est_base_tokens_p10"), record.get("est_base_tokens_p90")
+    if low is None or high is None:
+        if factors is None:
             return None
+        low = high = record.get("est_base_tokens")
+    elif factors is None:
         bias = correction.bias(record, before)
         factors = bias, bias
-    base = record.get("est_base_tokens")
-    low, high = (
-        _tokens(record, tokens if tokens is not None else base, factor, correction.caps)
-        for tokens, factor in zip(own, factors, strict=True)
+    return _tokens(record, low, factors[0], correction.caps), _tokens(
+        record, high, factors[1], correction.caps
     )
-    return low, high
 
 
 def add_interval(record: Record, field: str, interval: tuple[int, int] | None) -> None:
