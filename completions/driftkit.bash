@@ -129,7 +129,7 @@ _driftkit() {
             return
             ;;
         *:--model)
-            _driftkit_words 'table prompt-length oracle'
+            _driftkit_words 'table prompt-length history oracle'
             return
             ;;
         *:--state)
@@ -172,7 +172,7 @@ _driftkit() {
             return
             ;;
         *:--method)
-            _driftkit_words 'ratio ema'
+            _driftkit_words 'ratio ema isotonic quantile'
             return
             ;;
         *:--route)
@@ -184,7 +184,7 @@ _driftkit() {
             return
             ;;
         *:--fit)
-            _driftkit_words 'engine'
+            _driftkit_words 'engine history'
             return
             ;;
         *:--format)

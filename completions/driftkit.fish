@@ -65,7 +65,7 @@ complete -c driftkit -n '__driftkit_command gen' -l redact-prompt -d 'Leave prom
 complete -c driftkit -n '__driftkit_command gen' -s h -l help -d 'Show this message and exit'
 
 complete -c driftkit -n '__driftkit_command estimate' -F
-complete -c driftkit -n '__driftkit_command estimate' -l model -x -a 'table prompt-length oracle' -d 'How the output length is estimated: table, prompt-length, oracle'
+complete -c driftkit -n '__driftkit_command estimate' -l model -x -a 'table prompt-length history oracle' -d 'How the output length is estimated: table, prompt-length, history, oracle'
 complete -c driftkit -n '__driftkit_command estimate' -l tokenizer -r -F -a 'builtin whitespace' -d 'What counts the prompts'
 complete -c driftkit -n '__driftkit_command estimate' -l state -x -a '(__fish_complete_directories)' -d 'Apply what calibrate has learned there'
 complete -c driftkit -n '__driftkit_command estimate' -l follow -d 'Take requests as they come, each with what the --state has learned by then'
@@ -120,7 +120,7 @@ complete -c driftkit -n '__driftkit_command run' -l label -x -d 'Name of the run
 complete -c driftkit -n '__driftkit_command run' -l run-id -x -d 'The run\'s identity'
 complete -c driftkit -n '__driftkit_command run' -l follow -d 'Take requests as they come, in order of arrival, in flat memory; the run\'s identity is that of the options and the first request'
 complete -c driftkit -n '__driftkit_command run' -l feedback -d 'Calibrate online, and order by the calibrated estimates'
-complete -c driftkit -n '__driftkit_command run' -l method -x -a 'ratio ema' -d 'With --feedback: how to calibrate'
+complete -c driftkit -n '__driftkit_command run' -l method -x -a 'ratio ema isotonic quantile' -d 'With --feedback: how to calibrate'
 complete -c driftkit -n '__driftkit_command run' -l state -x -a '(__fish_complete_directories)' -d 'With --feedback: start from what calibrate has learned there; it is changed only with --learn'
 complete -c driftkit -n '__driftkit_command run' -l learn -d 'Keep in the --state what this run teaches, every second and at the end, as calibrate would'
 complete -c driftkit -n '__driftkit_command run' -l steps -r -F -d 'Write there every step of the engine, for plots: time, batch, tokens, KV blocks, queue, watts'
@@ -130,7 +130,7 @@ complete -c driftkit -n '__driftkit_command run' -s o -l output -r -F -d 'Write 
 complete -c driftkit -n '__driftkit_command run' -l resume -d 'With -o, on a real engine: go on with the run that FILE has the beginning of'
 complete -c driftkit -n '__driftkit_command run' -l base-url -x -d 'http: the server; repeat it for replicas of one another. /v1 is added where there is no path'
 complete -c driftkit -n '__driftkit_command run' -l route -x -a 'round-robin least-loaded two-choices prefix-affinity' -d 'http: which replica gets a request'
-complete -c driftkit -n '__driftkit_command run' -l model -x -a 'table prompt-length oracle' -d 'http: the model to ask for. [default: the first that the server lists] vllm: what to serve, a folder or a name'
+complete -c driftkit -n '__driftkit_command run' -l model -x -a 'table prompt-length history oracle' -d 'http: the model to ask for. [default: the first that the server lists] vllm: what to serve, a folder or a name'
 complete -c driftkit -n '__driftkit_command run' -l endpoint -x -a 'completions chat' -d 'Whether prompts are completed or chats answered'
 complete -c driftkit -n '__driftkit_command run' -l api-key-file -r -F -d 'http: holds the API key'
 complete -c driftkit -n '__driftkit_command run' -l insecure -d 'http: do not verify the server\'s certificate'
@@ -181,11 +181,11 @@ complete -c driftkit -n '__driftkit_command run' -l debug -d 'Show a traceback w
 complete -c driftkit -n '__driftkit_command run' -s h -l help -d 'Show this message and exit'
 
 complete -c driftkit -n '__driftkit_command calibrate' -F
-complete -c driftkit -n '__driftkit_command calibrate' -l method -x -a 'ratio ema' -d 'How to learn: ratio, ema'
+complete -c driftkit -n '__driftkit_command calibrate' -l method -x -a 'ratio ema isotonic quantile' -d 'How to learn: ratio, ema, isotonic, quantile'
 complete -c driftkit -n '__driftkit_command calibrate' -l state -x -a '(__fish_complete_directories)' -d 'Start from what was learned there, and keep there what is learned now: at the end, and with --live every second'
 complete -c driftkit -n '__driftkit_command calibrate' -l sort -d 'Read all, then take the completions in order'
 complete -c driftkit -n '__driftkit_command calibrate' -l live -d 'Take records as they come, whatever their instants say'
-complete -c driftkit -n '__driftkit_command calibrate' -l fit -x -a 'engine' -d 'Fit the simulator\'s constants to completions of a real run, and write a profile'
+complete -c driftkit -n '__driftkit_command calibrate' -l fit -x -a 'engine history' -d 'Fit to completions what is named: engine, the simulator\'s constants, written as a profile; history, the lengths that estimate --model history goes by, kept in the --state'
 complete -c driftkit -n '__driftkit_command calibrate' -l gpu -x -a 'a100-80gb a10g h100 h200 l4 rtx-pro-6000 rtx4090' -d 'GPU profile: a100-80gb, a10g, h100, h200, l4, rtx-pro-6000, rtx4090'
 complete -c driftkit -n '__driftkit_command calibrate' -l served-model -r -F -a 'llama-2-7b llama-3.1-8b opt-350m qwen1.5-1.8b qwen2.5-7b' -d 'Model profile: llama-2-7b, llama-3.1-8b, opt-350m, qwen1.5-1.8b, qwen2.5-7b; or a Hugging Face config.json, or its folder'
 complete -c driftkit -n '__driftkit_command calibrate' -l profile -r -F -d 'A GPU and a model of your own: a TOML file with every constant of both, in tables [gpu] and [model]'

@@ -16,6 +16,8 @@ from driftkit import rng
 from driftkit.calibration.base import Calibrator, History, category_of, observed_output
 from driftkit.calibration.ema import Ema
 from driftkit.calibration.feedback import OnlineCalibration
+from driftkit.calibration.isotonic import WINDOW, Isotonic
+from driftkit.calibration.quantile import Quantile
 from driftkit.calibration.ratio import MEMORY, Ratio
 from driftkit.calibration.stream import Key, Learning, Stream, in_order, key_of
 from driftkit.engines.sim.simulation import Setup, simulate
@@ -27,7 +29,7 @@ from driftkit.records.completion import completion, in_order_of_arrival, job_of
 from driftkit.workload import generate, presets, spec
 
 Record = dict[str, Any]
-CALIBRATORS: list[Callable[[], Calibrator]] = [Ema, Ratio]
+CALIBRATORS: list[Callable[[], Calibrator]] = [Ema, Ratio, Isotonic, Quantile]
 
 
 def done(actual: int | None, **fields: Any) -> Record:
@@ -338,6 +340,20 @@ def test_what_was_learned_survives_json_bit_for_bit(
         (Ratio, {"category": {"summary": [1.0, 2.0, "wide"]}, "cell": []}),
         (Ratio, {"category": {}, "cell": [["t"]]}),
         (Ratio, {"category": {}, "cell": 5}),
+        (Isotonic, {}),
+        (Isotonic, {"category": {"summary": []}, "cell": []}),
+        (Isotonic, {"category": {"summary": [[4.6, 4.6]]}, "cell": []}),
+        (Isotonic, {"category": {"summary": [[4.6, 4.6, -1.0]]}, "cell": []}),
+        (Isotonic, {"category": {"summary": [[4.6, 9.6, 0.0]]}, "cell": []}),
+        (Isotonic, {"category": {"summary": [[4.6, 4.6, 0.0]] * (WINDOW + 1)}, "cell": []}),
+        (Isotonic, {"category": {}, "cell": [["t", [[4.6, 4.6, 0.0]]]]}),
+        (Quantile, {}),
+        (Quantile, {"category": [], "tenant": []}),
+        (Quantile, {"category": [["summary", 1.0, 0.1, 0.1]], "tenant": [], "cell": []}),
+        (Quantile, {"category": [["summary", -1.0, 0.1, 0.1, 0.1]], "tenant": [], "cell": []}),
+        (Quantile, {"category": [["summary", 1.0, 0.1, 9.1, 0.1]], "tenant": [], "cell": []}),
+        (Quantile, {"category": [["summary", 1.0, 0.1, "wide", 0.1]], "tenant": [], "cell": []}),
+        (Quantile, {"category": [], "tenant": [], "cell": [["t", 1.0, 0.1, 0.1, 0.1]]}),
     ],
 )
 def test_a_damaged_state_is_an_error_that_learned_catches(

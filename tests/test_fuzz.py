@@ -82,7 +82,10 @@ COMMANDS: dict[str, tuple[str, list[list[str]]]] = {
             ["--long-prefill-token-threshold", "16"],
         ],
     ),
-    "calibrate": ("completions", [["--method", "ema"], ["--sort"], ["--live"]]),
+    "calibrate": (
+        "completions",
+        [["--method", "ema"], ["--method", "quantile"], ["--method", "isotonic"], ["--sort"], ["--live"]],
+    ),
     "report": (
         "calibrated",
         [

@@ -24,6 +24,7 @@ TABLES: dict[str, dict[str, str]] = {
     "estimators": {
         "table": "driftkit.estimation.table:Table",
         "prompt-length": "driftkit.estimation.prompt_length:PromptLength",
+        "history": "driftkit.estimation.history:History",
         "oracle": "driftkit.estimation.oracle:Oracle",
     },
     "traces": {
@@ -44,6 +45,8 @@ TABLES: dict[str, dict[str, str]] = {
     "calibrators": {
         "ratio": "driftkit.calibration.ratio:Ratio",
         "ema": "driftkit.calibration.ema:Ema",
+        "isotonic": "driftkit.calibration.isotonic:Isotonic",
+        "quantile": "driftkit.calibration.quantile:Quantile",
     },
 }
 

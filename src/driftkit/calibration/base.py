@@ -6,12 +6,12 @@ from array import array
 from bisect import bisect_left
 from typing import Any, ClassVar, Protocol
 
-from driftkit.estimation.base import output_tokens
+from driftkit.estimation.base import add_interval, interval_tokens, output_tokens
 from driftkit.records.schema import Record
 
 
 class Calibrator(Protocol):
-    """Learns a factor, `bias`, from completions; applies to a record what was known at an instant."""
+    """Learns from completions factors for the estimate; applies to a record what was known at an instant."""
 
     name: ClassVar[str]
     #: whether an estimate is cut at `max_tokens`
@@ -19,6 +19,10 @@ class Calibrator(Protocol):
 
     def bias(self, record: Record, before: float) -> float:
         """The factor for a record from completions that ended strictly before `before`, seconds."""
+        ...
+
+    def interval(self, record: Record, before: float) -> tuple[float, float] | None:
+        """The factors for P10 and P90, as Correction says; None where only `bias` is learned."""
         ...
 
     def learn(self, record: Record, finished_s: float) -> None:
@@ -88,7 +92,9 @@ def observed_output(record: Record) -> int | None:
 
 
 def add_calibrated(record: Record, calibrator: Calibrator, before: float) -> None:
-    """Add `cal_bias_ratio` and `cal_output_tokens`: the estimate with what was known before `before`."""
+    """Add `cal_bias_ratio`, `cal_output_tokens` and, where they are known, its `_p10` and `_p90`: the
+    estimate with what was known before `before`."""
     bias = calibrator.bias(record, before)
     record["cal_bias_ratio"] = bias
     record["cal_output_tokens"] = output_tokens(record, bias, calibrator.caps)
+    add_interval(record, "cal_output_tokens", interval_tokens(record, calibrator, before))

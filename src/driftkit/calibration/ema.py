@@ -30,6 +30,9 @@ class Ema:
         history = self._biases.get(category_of(record))
         return history.at(before)[0] if history is not None else 1.0
 
+    def interval(self, record: Record, before: float) -> None:
+        return None
+
     def learn(self, record: Record, finished_s: float) -> None:
         actual = observed_output(record)
         base = record.get("est_base_tokens") or unbiased_tokens(record)

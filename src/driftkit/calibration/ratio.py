@@ -17,7 +17,8 @@ from __future__ import annotations
 import math
 from typing import Any, ClassVar, NamedTuple
 
-from driftkit.calibration.base import History, category_of, counted_in_words, observed_output
+from driftkit.calibration.base import History, category_of, observed_output
+from driftkit.calibration.censored import WIDEST, above, was_cut
 from driftkit.estimation.base import unbiased_tokens
 from driftkit.records.schema import Record
 
@@ -26,7 +27,6 @@ CELL_PRIOR = 10.0  # observations that the category's mean counts for in a cell
 CATEGORY_PRIOR = 1.0  # observations that "the estimate is right" counts for in a category
 FIRST_VARIANCE = 0.25  # of the log-ratio, before anything was seen: a factor of 1.6 either way
 LEAST_VARIANCE = 1e-4
-WIDEST = math.log(20.0)  # a ratio beyond 1/20 or 20 says that something else is wrong
 
 
 class Moments(NamedTuple):
@@ -52,6 +52,9 @@ class Ratio:
         category = category_of(record)
         return math.exp(self._mean(record.get("tenant") or "", category, before))
 
+    def interval(self, record: Record, before: float) -> None:
+        return None
+
     def learn(self, record: Record, finished_s: float) -> None:
         actual, unbiased = observed_output(record), unbiased_tokens(record)
         if not actual or unbiased <= 0:
@@ -61,10 +64,10 @@ class Ratio:
         cell = self._cells.setdefault((tenant, category), History(*_NOTHING))
         log_ratio = min(max(math.log(actual / unbiased), -WIDEST), WIDEST)
         hidden = 0.0
-        if record.get("finish_reason") == "length" and not counted_in_words(record):
+        if was_cut(record):
             mean = self._mean(tenant, category, math.inf)
             variance = _shrunk_variance(Moments(*cell.latest), Moments(*overall.latest))
-            log_ratio, hidden = _above(log_ratio, mean, variance)
+            log_ratio, hidden = above(log_ratio, mean, variance)
             log_ratio = min(log_ratio, WIDEST)
         for history in (overall, cell):
             history.append(finished_s, *_updated(Moments(*history.latest), log_ratio, hidden))
@@ -120,14 +123,3 @@ def _updated(moments: Moments, x: float, hidden: float) -> Moments:
     # the first variance counts as one observation, so that a second alike does not make it 0
     variance = moments.variance + (spread - moments.variance) / (n + 1)
     return Moments(n, mean, max(variance, LEAST_VARIANCE))
-
-
-def _above(cut: float, mean: float, variance: float) -> tuple[float, float]:
-    """Mean and variance of a normal variable, known to lie above `cut`."""
-    sigma = math.sqrt(variance)
-    z = (cut - mean) / sigma
-    if z > 8:  # the tail is exponential there, and erfc is about to vanish
-        return cut + sigma / z, (sigma / z) ** 2
-    density = math.exp(-z * z / 2) / math.sqrt(2 * math.pi)
-    hazard = density / (math.erfc(z / math.sqrt(2)) / 2)
-    return mean + sigma * hazard, variance * max(0.0, 1 + z * hazard - hazard * hazard)

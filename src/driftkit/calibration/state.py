@@ -1,7 +1,7 @@
 """The state folder: what calibration has learned, as readable JSON, one file per estimator and model.
 
-Written atomically (a temporary file, fsync, rename), by one writer at a time (flock on `lock`), with a
-version; readers never wait. A file that is damaged, foreign or newer is an error and stays as it is.
+Written atomically, by one writer at a time (flock on `lock`), with a version; readers never wait. A file that
+is damaged, foreign or newer is an error and stays as it is.
 """
 
 from __future__ import annotations
@@ -10,16 +10,14 @@ import fcntl
 import hashlib
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-import orjson
-
-from driftkit import __version__
 from driftkit.calibration.stream import Key
 from driftkit.errors import StateError
+from driftkit.records.document import read, write
 
 STATE_VERSION = 1
 _KIND = "driftkit-calibration"
@@ -35,25 +33,9 @@ class StateFolder:
     def read(self, key: Key) -> dict[str, Any] | None:
         """What was learned for `key`; None when nothing was. StateError for a file that cannot be used."""
         path = self._file(key)
-        try:
-            content = path.read_bytes()
-        except (FileNotFoundError, NotADirectoryError):
+        document = read(path, _KIND, STATE_VERSION)
+        if document is None:
             return None
-        except OSError as error:
-            raise StateError(f"{path}: {(error.strerror or str(error)).lower()}") from error
-        try:
-            document = orjson.loads(content)
-        except orjson.JSONDecodeError as error:
-            hint = "restore it from a backup, or move it away to start anew"
-            raise StateError(f"{path}:{error.lineno}: damaged state: {error.msg}", hint=hint) from None
-        if type(document) is not dict or document.get("kind") != _KIND:
-            raise StateError(f"{path}: not a driftkit state file", hint="give another --state DIR")
-        version = document.get("version")
-        if version != STATE_VERSION:
-            hint = "it was written by a newer driftkit: upgrade this one"
-            raise StateError(
-                f"{path}: state version {version}, this driftkit reads {STATE_VERSION}", hint=hint
-            )
         if document.get("key") != list(key):
             raise StateError(f"{path}: holds the state of {document.get('key')}", hint="was it renamed?")
         return document
@@ -86,30 +68,8 @@ class StateFolder:
 
     def write(self, key: Key, method: str, learned: dict[str, Any], runs: dict[str, int]) -> None:
         """Replace the file of `key`, whole or not at all. Call it under `writing`."""
-        document = {
-            "kind": _KIND,
-            "version": STATE_VERSION,
-            "written_by": f"driftkit {__version__}",
-            "key": list(key),
-            "method": method,
-            "runs": runs,
-            "learned": learned,
-        }
-        content = orjson.dumps(document, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
-        path = self._file(key)
-        temporary = self.path / ".writing"  # there is one writer; what a killed one left is overwritten
-        try:
-            with open(temporary, "wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.replace(path)
-        except BaseException as error:
-            with suppress(OSError):
-                temporary.unlink(missing_ok=True)
-            if isinstance(error, OSError):
-                raise StateError(f"{path}: {(error.strerror or str(error)).lower()}") from error
-            raise
+        content = {"key": list(key), "method": method, "runs": runs, "learned": learned}
+        write(self._file(key), _KIND, STATE_VERSION, content)
 
     def digest(self) -> str:
         """A hash of everything in the folder: the same when the same was learned."""
@@ -121,9 +81,16 @@ class StateFolder:
                 raise StateError(f"{path}: {(error.strerror or str(error)).lower()}") from error
         return whole.hexdigest()
 
+    def of(self, estimator: str, served_model: str) -> list[Path]:
+        """The files of what was learned for an estimator and model, under any tokenizer."""
+        return sorted(self.path.glob(f"{_quoted(estimator)}.*.{_quoted(served_model)}.json"))
+
     def _file(self, key: Key) -> Path:
         path = self._files.get(key)
         if path is None:
-            name = ".".join(quote(part, safe="").replace(".", "%2E") for part in key)
-            path = self._files[key] = self.path / f"{name}.json"
+            path = self._files[key] = self.path / f"{'.'.join(map(_quoted, key))}.json"
         return path
+
+
+def _quoted(part: str) -> str:
+    return quote(part, safe="").replace(".", "%2E")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from contextlib import ExitStack, nullcontext
 from typing import TYPE_CHECKING, Any
 
@@ -26,12 +27,17 @@ HELD = {
 
 @click.command(
     epilog="Methods: ratio, the default, learns actual/estimate per tenant and category, shrunk towards the "
-    "category, and treats outputs cut at max_tokens as censored; ema is the paper's moving average per "
+    "category, and treats outputs cut at max_tokens as censored; isotonic learns it as a rising function of "
+    "the estimate, over the last 300 completions of each; quantile tracks its median and P10 and P90, adds "
+    "cal_output_tokens_p10 and _p90, and follows drift soonest; ema is the paper's moving average per "
     "category.\n\n"
     "Learning is prequential: a record's cal_output_tokens uses only what had finished before it arrived. "
     "Runs are learned one after the other, the next with what the last has taught; to compare runs of the "
     "same requests, calibrate each in a call of its own.\n\n"
     "Estimates made with --tokenizer whitespace are compared with actual_output_words.\n\n"
+    "With --fit history the lengths of the outputs are counted, by tenant and category, and replace what the "
+    "--state had of each served model: give all completions that are to count. Nothing is written to "
+    "standard output.\n\n"
     "With --fit engine nothing is learned of estimates: the simulator's constants are fitted to completions "
     "of a real run, and the profile is written that --profile of run and schedule reads. The requests are "
     "replayed as they were offered, with their lengths, on the simulator that the options describe; its "
@@ -61,8 +67,9 @@ HELD = {
 @click.option(
     "--fit",
     "fitting",
-    type=click.Choice(["engine"]),
-    help="Fit the simulator's constants to completions of a real run, and write a profile.",
+    type=click.Choice(["engine", "history"]),
+    help="Fit to completions what is named: engine, the simulator's constants, written as a profile; "
+    "history, the lengths that estimate --model history goes by, kept in the --state.",
 )
 @simulator_options
 @output_options
@@ -80,7 +87,7 @@ def command(
     redact_prompt: bool,
     **simulator: Any,
 ) -> int:
-    """Learn from completions how wrong the estimates are, or (--fit) how fast the engine is.
+    """Learn from completions how wrong the estimates are, or fit what --fit names.
 
     Adds cal_output_tokens and cal_bias_ratio to every completion: the estimate as it would have been with
     what was known at its arrival. With --state the result is kept for estimate; a run learned once is not
@@ -93,14 +100,12 @@ def command(
     from driftkit.records.schema import Record
 
     outcome = Outcome("calibrate")
+    if fitting == "history":
+        _refuse(("method", "sort_input", "live", "unbuffered", "redact_prompt", *simulator), "--fit history")
+        return _fit_history(outcome, state, files, on_error, rejects)
     if fitting is not None:
-        for option in ("method", "state", "sort_input", "live", "unbuffered", "redact_prompt"):
-            if given(option):
-                raise click.UsageError(
-                    f"{_option(option)}: nothing to do with --fit", click.get_current_context()
-                )
-        if given("power_cap"):
-            raise click.UsageError("--power-cap: nothing to do with --fit", click.get_current_context())
+        not_its = ("method", "state", "sort_input", "live", "unbuffered", "redact_prompt", "power_cap")
+        _refuse(not_its, "--fit engine")
         beside = _beside(simulator)
         return _fit_engine(outcome, setup_of(simulator), beside, files, on_error, rejects)
     for option in simulator:
@@ -157,6 +162,54 @@ def _option(parameter: str) -> str:
     """The option of a parameter's name, as it is written."""
     params = {param.name: param for param in click.get_current_context().command.params}
     return params[parameter].opts[-1]
+
+
+def _refuse(parameters: Iterable[str], fitting: str) -> None:
+    """UsageError for options that say nothing to a fit."""
+    for parameter in parameters:
+        if given(parameter):
+            text = f"{_option(parameter)}: nothing to do with {fitting}"
+            raise click.UsageError(text, click.get_current_context())
+
+
+def _fit_history(
+    outcome: Outcome, state: str | None, files: tuple[str, ...], on_error: str, rejects: str | None
+) -> int:
+    from driftkit.calibration.state import StateFolder
+    from driftkit.errors import DriftkitError
+    from driftkit.estimation.history import History, check_completion
+    from driftkit.records.schema import Record
+
+    if state is None:
+        raise click.UsageError("--fit history needs --state", click.get_current_context())
+    histories: dict[str, History] = {}
+
+    left_out = 0
+
+    def learn(record: Record) -> None:
+        nonlocal left_out
+        check_completion(record)
+        served_model = record.get("served_model") or "unknown"
+        left_out += not histories.setdefault(served_model, History()).learn(record)
+
+    folder = StateFolder(state)
+    with folder.writing():
+        with reading(outcome, files, on_error, rejects) as reader:
+            for _ in reader.records("completion", learn, lambda record: None):
+                pass
+        if left_out:
+            outcome.warn(f"{left_out} completions that did not end well are left out")
+        known = {name: history for name, history in histories.items() if history.completions}
+        if not known:
+            raise DriftkitError("no completions that ended well: nothing to fit")
+        for served_model, history in known.items():
+            history.save(folder.path, served_model)
+            for path in folder.of(History.name, served_model):
+                outcome.warn(
+                    f"{path}: learned of the history before this one, and goes on from there; "
+                    "move it away to start anew"
+                )
+    return outcome.status
 
 
 def _fit_engine(

@@ -15,7 +15,9 @@ if TYPE_CHECKING:
 
 @click.command(
     epilog="Models: table is the paper's constants by category, stretched by tier and input length; "
-    "prompt-length takes the prompt's length for the output's; oracle reads trace_output_tokens.\n\n"
+    "prompt-length takes the prompt's length for the output's; history goes by how long outputs of the "
+    "tenant and category have been, which calibrate --fit history keeps in the --state; oracle reads "
+    "trace_output_tokens.\n\n"
     "Tokenizers: one of whitespace, builtin (a byte-level BPE, no network needed), a tiktoken encoding, or a "
     "tekken, .tiktoken or tokenizer.json file.\n\nA record that has prompt_tokens keeps them.\n\n"
     "A record that comes under --follow after another process has replaced the state gets the new one. If "
@@ -72,7 +74,7 @@ def command(
     from driftkit.calibration.corrections import Corrections
     from driftkit.calibration.state import StateFolder
     from driftkit.calibration.stream import key_of
-    from driftkit.estimation.base import Correction, NoCorrection, annotate, count_prompt
+    from driftkit.estimation.base import Correction, NoCorrection, annotate, build, count_prompt
     from driftkit.estimation.tokenizers import load as load_tokenizer
     from driftkit.records.io import Writer
     from driftkit.records.schema import check_prompt, checker
@@ -81,8 +83,10 @@ def command(
     outcome = Outcome("estimate")
     writer = Writer(stdout(), unbuffered=unbuffered or follow, redact=redact_prompt)
     counter = load_tokenizer(tokenizer)
-    estimator = load("estimators", model)(outcome.warn_once)
-    learned = Corrections(StateFolder(state), outcome.warn, follow=follow) if state is not None else None
+    folder = StateFolder(state) if state is not None else None
+    at = folder.path if folder is not None else None
+    estimator = build(load("estimators", model), at, served_model, outcome.warn_once)
+    learned = Corrections(folder, outcome.warn, follow=follow) if folder is not None else None
     uncorrected = NoCorrection()
     check = checker(
         ("id", "arrival_s", *estimator.reads),

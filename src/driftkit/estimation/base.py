@@ -2,23 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import ClassVar, NamedTuple, Protocol
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, ClassVar, NamedTuple, Protocol
 
-from driftkit.errors import FieldError
+from driftkit.errors import FieldError, UsageError
 from driftkit.records.schema import MOST, Record, length_class
 
 
 class Estimate(NamedTuple):
-    """Output tokens before any factor, and the factors of the paper: the tier's and the input's."""
+    """Output tokens before any factor, and the factors of the paper: the tier's and the input's.
+
+    `interval_tokens` are the lengths that one output in ten and nine in ten stay under, where the estimator
+    knows them.
+    """
 
     base_tokens: int
     safety_ratio: float = 1.0
     input_ratio: float = 1.0
     category: str | None = None
+    interval_tokens: tuple[int, int] | None = None
 
 
 class Estimator(Protocol):
+    """Made by `build`: with a function that tells people something, or from the state folder.
+
+    One that is quicker over many records at once also has `estimate_many(records)`, a list of estimates.
+    """
+
     name: ClassVar[str]
     #: fields that must be there
     reads: ClassVar[tuple[str, ...]]
@@ -26,6 +37,32 @@ class Estimator(Protocol):
     def estimate(self, record: Record) -> Estimate:
         """The estimate for a record that has its `prompt_tokens`."""
         ...
+
+
+def build(cls: Any, folder: Path | None, served_model: str, warn: Callable[[str], None]) -> Estimator:
+    """The estimator of a registered class.
+
+    One that was fitted has a class method `from_state(folder, served_model, warn)`, which raises StateError
+    for a model that is not there or cannot be used; without a folder it is a UsageError.
+    """
+    estimator: Estimator
+    if not hasattr(cls, "from_state"):
+        estimator = cls(warn)
+    elif folder is None:
+        raise UsageError(
+            f"--model {cls.name}: it is fitted to completions, and kept in a state folder",
+            hint=f"`driftkit calibrate --fit {cls.name} --state DIR`, then estimate with --state DIR",
+        )
+    else:
+        estimator = cls.from_state(folder, served_model, warn)
+    return estimator
+
+
+def estimate_many(estimator: Estimator, records: Sequence[Record]) -> list[Estimate]:
+    """The estimates for records that have their `prompt_tokens`, at once where the estimator can."""
+    at_once: Callable[[Sequence[Record]], list[Estimate]] | None
+    at_once = getattr(estimator, "estimate_many", None)
+    return at_once(records) if at_once is not None else [estimator.estimate(record) for record in records]
 
 
 class Correction(Protocol):
@@ -38,12 +75,22 @@ class Correction(Protocol):
         """The factor for a record, from what was known strictly before that instant on the run's clock."""
         ...
 
+    def interval(self, record: Record, before: float) -> tuple[float, float] | None:
+        """The factors for P10 and P90, likewise; None from who learns none: there `bias` is for all.
+
+        They are of the estimator's own P10 and P90 where it has them, else of the estimate.
+        """
+        ...
+
 
 class NoCorrection:
     caps = False
 
     def bias(self, record: Record, before: float) -> float:
         return 1.0
+
+    def interval(self, record: Record, before: float) -> tuple[float, float] | None:
+        return None
 
 
 def output_tokens(record: Record, bias: float, caps: bool) -> int:
@@ -52,7 +99,38 @@ def output_tokens(record: Record, bias: float, caps: bool) -> int:
     An estimate of somebody else's making, without factors, is scaled from what it was. `caps` cuts at
     `max_tokens`.
     """
-    base = record.get("est_base_tokens")
+    return _tokens(record, record.get("est_base_tokens"), bias, caps)
+
+
+def interval_tokens(record: Record, correction: Correction, before: float) -> tuple[int, int] | None:
+    """P10 and P90 as `correction` knows them before that instant; None when neither it nor the estimator
+    knows any. They are not put in order: `add_interval` does that."""
+    factors = correction.interval(record, before)
+    low, high = record.get("est_base_tokens_p10"), record.get("est_base_tokens_p90")
+    if low is None or high is None:
+        if factors is None:
+            return None
+        low = high = record.get("est_base_tokens")
+    elif factors is None:
+        bias = correction.bias(record, before)
+        factors = bias, bias
+    return _tokens(record, low, factors[0], correction.caps), _tokens(
+        record, high, factors[1], correction.caps
+    )
+
+
+def add_interval(record: Record, field: str, interval: tuple[int, int] | None) -> None:
+    """Add `field` with `_p10` and `_p90`, around the median that is in `field`; None takes them away."""
+    low, high = f"{field}_p10", f"{field}_p90"
+    if interval is None:
+        record.pop(low, None)
+        record.pop(high, None)
+    else:
+        record[low] = min(*interval, record[field])
+        record[high] = max(*interval, record[field])
+
+
+def _tokens(record: Record, base: int | None, bias: float, caps: bool) -> int:
     if base is None:
         tokens = int(unbiased_tokens(record) * bias)
     else:
@@ -73,19 +151,28 @@ def unbiased_tokens(record: Record) -> float:
     return product
 
 
-def annotate(record: Record, estimator: Estimator, correction: Correction) -> None:
-    """Add the `est_*` fields to a record that has its `prompt_tokens`."""
-    estimate = estimator.estimate(record)
+def annotate(
+    record: Record, estimator: Estimator, correction: Correction, estimate: Estimate | None = None
+) -> None:
+    """Add the `est_*` fields to a record that has its `prompt_tokens`; `estimate`, if it was made before."""
+    if estimate is None:
+        estimate = estimator.estimate(record)
     if estimate.category is not None:
         record["est_category"] = estimate.category
     else:
         record.pop("est_category", None)
     bias = correction.bias(record, float("inf"))
     record["est_base_tokens"] = estimate.base_tokens
+    if estimate.interval_tokens is not None:
+        record["est_base_tokens_p10"], record["est_base_tokens_p90"] = estimate.interval_tokens
+    else:
+        record.pop("est_base_tokens_p10", None)
+        record.pop("est_base_tokens_p90", None)
     record["est_bias_ratio"] = bias
     record["est_safety_ratio"] = estimate.safety_ratio
     record["est_input_ratio"] = estimate.input_ratio
     record["est_output_tokens"] = output_tokens(record, bias, correction.caps)
+    add_interval(record, "est_output_tokens", interval_tokens(record, correction, float("inf")))
     record["est_total_tokens"] = record["prompt_tokens"] + record["est_output_tokens"]
     record["est_class"] = length_class(record["est_total_tokens"])
     record["est_model"] = estimator.name

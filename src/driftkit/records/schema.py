@@ -138,6 +138,8 @@ _FIELDS = (
     ),
     Field("est_class", "string", "estimate", "class of the budget", choices=("short", "medium", "long")),
     _tokens("est_base_tokens", "estimate", "estimate before every factor", minimum=0),
+    _tokens("est_base_tokens_p10", "estimate", "the estimator's own P10, likewise, if it has one"),
+    _tokens("est_base_tokens_p90", "estimate", "the estimator's own P90, likewise, if it has one"),
     _ratio("est_bias_ratio", "estimate", "factor learned by calibration"),
     _ratio("est_safety_ratio", "estimate", "the tier's safety factor"),
     _ratio("est_input_ratio", "estimate", "factor for long prompts"),
@@ -223,6 +225,8 @@ _FIELDS = (
     ),
     _bytes("memory_bytes", TELEMETRY, "their resident memory; what they share counts for each"),
     _tokens("cal_output_tokens", "calibrate", "the estimate with what was known at its arrival"),
+    _tokens("cal_output_tokens_p10", "calibrate", "a length that one output in ten stays under, likewise"),
+    _tokens("cal_output_tokens_p90", "calibrate", "a length that nine outputs in ten stay under, likewise"),
     _ratio("cal_bias_ratio", "calibrate", "the calibration factor known at its arrival"),
 )
 

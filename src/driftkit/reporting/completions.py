@@ -36,6 +36,8 @@ NUMBERS = (
     "cal_output_tokens",
     "est_output_tokens_p10",
     "est_output_tokens_p90",
+    "cal_output_tokens_p10",
+    "cal_output_tokens_p90",
     "preemptions",
     "tier_level",
     "slo_ttft_s",

@@ -1,0 +1,142 @@
+"""As long as outputs of this tenant and category have been: no text is looked at.
+
+What Past-Future (Gong et al., ASPLOS 2025) schedules by: the empirical distribution of recent output lengths,
+and for a request that has begun, of those that were longer than it is already. Outputs that were cut are
+censored (`survival`). A tenant's category is shrunk towards the category, and that towards all, so a tenant
+or category never seen is estimated by what is next. Kept as counts, one file per served model, which
+`driftkit calibrate --fit history` writes anew. It does not learn by itself: corrections are learned of what
+it says, and would be wrong if it moved under them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, ClassVar
+from urllib.parse import quote
+
+from driftkit.errors import StateError
+from driftkit.estimation.base import Estimate
+from driftkit.estimation.survival import Curve, Lengths
+from driftkit.records.document import ANEW, read, write
+from driftkit.records.schema import Record, checker
+
+VERSION = 1
+_KIND = "driftkit-history"
+LEVELS = (0.1, 0.5, 0.9)
+
+check_completion = checker(
+    (), ("tenant", "category", "served_model", "status", "finish_reason", "actual_output_tokens")
+)
+
+Group = tuple[str, ...]  # (), (category,) or (category, tenant)
+
+
+class History:
+    """Warns, once, when so many outputs were cut that a length is only known to be at least that."""
+
+    name: ClassVar[str] = "history"
+    reads: ClassVar[tuple[str, ...]] = ()
+
+    def __init__(self, warn: Callable[[str], None] = lambda text: None) -> None:
+        self._warn = warn
+        self._lengths: dict[Group, Lengths] = {}
+        self._curves: dict[Group, Curve] = {}
+        self._quantiles: dict[Group, tuple[int, ...]] = {}
+
+    @property
+    def completions(self) -> int:
+        return self._lengths[()].count if () in self._lengths else 0
+
+    def learn(self, record: Record) -> bool:
+        """Count a completion, if it was served and says how long it is."""
+        tokens = record.get("actual_output_tokens")
+        if not tokens or record.get("status", "ok") != "ok":
+            return False
+        for group in _groups(record):
+            self._lengths.setdefault(group, Lengths()).add(tokens, record.get("finish_reason") == "length")
+        self._curves.clear()
+        self._quantiles.clear()
+        return True
+
+    def estimate(self, record: Record) -> Estimate:
+        group = self._nearest(record)
+        quantiles = self._quantiles.get(group)
+        if quantiles is None:
+            curve = self._curve(group)
+            quantiles = self._quantiles[group] = tuple(curve.quantile(level) for level in LEVELS)
+        cap = record.get("max_tokens")
+        if cap is not None:
+            quantiles = tuple(min(tokens, cap) for tokens in quantiles)
+        low, median, high = quantiles
+        if self._curve(group).ends() < LEVELS[2] and (cap is None or cap > high):
+            self._warn("some lengths are known too little, because most outputs were cut: at least so long")
+        return Estimate(median, category=record.get("category"), interval_tokens=(low, high))
+
+    def remaining(self, record: Record, generated: int) -> tuple[int, int, int]:
+        """P10, median and P90 of the tokens still to come when `generated` are there: 1 at least, and not
+        more than `max_tokens` leaves."""
+        curve = self._curve(self._nearest(record))
+        cap = record.get("max_tokens")
+        most = cap - generated if cap is not None else None
+        low, median, high = (
+            max(1, min(left, most) if most is not None else left)
+            for left in (curve.quantile(level, over=generated) - generated for level in LEVELS)
+        )
+        return low, median, high
+
+    @classmethod
+    def from_state(cls, folder: Path, served_model: str, warn: Callable[[str], None]) -> History:
+        path = _path(folder, served_model)
+        document = read(path, _KIND, VERSION)
+        if document is None:
+            hint = f"`driftkit calibrate --fit history --state {folder}` learns it from completions"
+            raise StateError(f"{path}: no history of {served_model}", hint=hint)
+        history = cls(warn)
+        try:
+            for row in document["lengths"]:
+                group = tuple(str(row[part]) for part in ("category", "tenant") if part in row)
+                history._lengths[group] = Lengths.from_json(row["tokens"])
+            if () not in history._lengths or document["served_model"] != served_model:
+                raise ValueError("not whole, or renamed")
+        except (KeyError, ValueError, TypeError):
+            raise StateError(f"{path}: damaged history", hint=ANEW) from None
+        return history
+
+    def save(self, folder: Path, served_model: str) -> None:
+        """Write it to the state folder; hold its lock."""
+        lengths = [
+            {**dict(zip(("category", "tenant"), group, strict=False)), "tokens": known.to_json()}
+            for group, known in sorted(self._lengths.items())
+        ]
+        content: dict[str, Any] = {
+            "served_model": served_model,
+            "completions": self.completions,
+            "about": "tokens: [length from, outputs that ended there, outputs that were cut there]",
+            "lengths": lengths,
+        }
+        write(_path(folder, served_model), _KIND, VERSION, content)
+
+    def _nearest(self, record: Record) -> Group:
+        """The smallest group of the record that anything is known of."""
+        for group in reversed(_groups(record)):
+            if group in self._lengths:
+                return group
+        return ()
+
+    def _curve(self, group: Group) -> Curve:
+        curve = self._curves.get(group)
+        if curve is None:
+            wider = self._curve(group[:-1]) if group else None
+            known = self._lengths.get(group)
+            curve = self._curves[group] = known.curve(wider) if known is not None else Curve((), ())
+        return curve
+
+
+def _groups(record: Record) -> tuple[Group, Group, Group]:
+    category, tenant = record.get("category") or "", record.get("tenant") or ""
+    return (), (category,), (category, tenant)
+
+
+def _path(folder: Path, served_model: str) -> Path:
+    return folder / f"history.{quote(served_model, safe='').replace('.', '%2E')}.json"

@@ -1,0 +1,59 @@
+"""A JSON document that is kept: of a kind and a version, written whole or not at all.
+
+A file that is damaged, foreign or newer is an error and stays as it is. This module opens files.
+"""
+
+from __future__ import annotations
+
+import os
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from driftkit import __version__
+from driftkit.errors import StateError
+
+ANEW = "restore it from a backup, or move it away to start anew"
+
+
+def read(path: Path, kind: str, version: int) -> dict[str, Any] | None:
+    """The document at `path`, None when there is none; StateError for a file that cannot be used."""
+    try:
+        content = path.read_bytes()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError as error:
+        raise StateError(f"{path}: {(error.strerror or str(error)).lower()}") from error
+    try:
+        document = orjson.loads(content)
+    except orjson.JSONDecodeError as error:
+        raise StateError(f"{path}:{error.lineno}: damaged state: {error.msg}", hint=ANEW) from None
+    if type(document) is not dict or document.get("kind") != kind:
+        raise StateError(f"{path}: not a driftkit state file", hint="give another --state DIR")
+    found = document.get("version")
+    if found != version:
+        hint = "it was written by a newer driftkit: upgrade this one"
+        raise StateError(f"{path}: state version {found}, this driftkit reads {version}", hint=hint)
+    return document
+
+
+def write(path: Path, kind: str, version: int, content: dict[str, Any]) -> None:
+    """Replace the file by a document of this content (a temporary file, fsync, rename); one writer
+    at a time."""
+    document = {"kind": kind, "version": version, "written_by": f"driftkit {__version__}", **content}
+    data = orjson.dumps(document, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
+    temporary = path.parent / ".writing"  # what a killed writer left is overwritten
+    try:
+        with open(temporary, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except BaseException as error:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            raise StateError(f"{path}: {(error.strerror or str(error)).lower()}") from error
+        raise
