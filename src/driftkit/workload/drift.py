@@ -81,9 +81,10 @@ def read(table: Table, tenants: Collection[str], categories: Collection[str], un
     table.done()
     if (kind == "ramp" or until in table) and not at_s < until_s < math.inf:
         raise table.expected(until, f"a number above {at} ({at_s:g})")
-    if (kind == "season") != (period in table):
-        needs = f"a number: a season has one, as {kind} has not" if kind != "season" else "a number"
-        raise table.expected(period, needs)
+    if kind == "season" and period not in table:
+        raise table.expected(period, "a number: how long a season is")
+    if kind != "season" and period in table:
+        raise table.wrong(period, f"goes with a season, not with a {kind}")
     if what == "mix" and drift.category is None:
         raise table.expected("category", "the name of the category whose share is multiplied")
     if what == "rate" and drift.category is not None:
