@@ -84,7 +84,14 @@ class StateFolder:
         finally:
             os.close(lock)  # which also unlocks it
 
-    def write(self, key: Key, method: str, learned: dict[str, Any], runs: dict[str, int]) -> None:
+    def write(
+        self,
+        key: Key,
+        method: str,
+        learned: dict[str, Any],
+        runs: dict[str, int],
+        drift: dict[str, Any] | None,
+    ) -> None:
         """Replace the file of `key`, whole or not at all. Call it under `writing`."""
         document = {
             "kind": _KIND,
@@ -95,6 +102,8 @@ class StateFolder:
             "runs": runs,
             "learned": learned,
         }
+        if drift is not None:
+            document["drift"] = drift
         content = orjson.dumps(document, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
         path = self._file(key)
         temporary = self.path / ".writing"  # there is one writer; what a killed one left is overwritten

@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import ExitStack, nullcontext
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from driftkit.commands.configuration import given
+from driftkit.commands.configuration import Lines, given
 from driftkit.commands.keeping import Keeper
 from driftkit.commands.simulator import setup_of, simulator_options
 from driftkit.commands.stdio import Outcome, filter_options, output_options, reading, stdout
-from driftkit.registry import names
+from driftkit.registry import load, names
 
 if TYPE_CHECKING:
     from driftkit.engines.sim.fit import Error, Fit, Observed, Run
     from driftkit.engines.sim.simulation import Setup
+    from driftkit.records.schema import Record
 
+DRIFT_FOUND = 5
+DRIFT = ("drift", "detectors", "alarms", "on_drift", "fail_on_drift")
+LEARNING = ("method", "state", "sort_input", "live", "unbuffered", "redact_prompt")
 #: options of the simulator whose values are in a profile
 HELD = {
     *("gpu", "served_model", "profile"),
@@ -32,6 +37,16 @@ HELD = {
     "Runs are learned one after the other, the next with what the last has taught; to compare runs of the "
     "same requests, calibrate each in a call of its own.\n\n"
     "Estimates made with --tokenizer whitespace are compared with actual_output_words.\n\n"
+    "With --drift each tenant is watched. Of what came against what was estimated (the residual): "
+    "page-hinkley, sprt and adwin (its level) and kswin (its distribution). Of inputs: psi (the mix of "
+    "categories) and ks (prompt_tokens, and the estimate without its correction). An alarm is a record of "
+    "kind alarm after the completion that raised it, whose cal_drift names the detector. Its action is warn "
+    "where inputs alone have drifted, which leaves what was learned right; refit where residuals have, with "
+    "inputs; and refit-recent where residuals have without: then what came before since_s is no longer true. "
+    "Without drift a detector raises one alarm in a million completions on average. Completions are held "
+    "against each other in the order in which they started, so that an alarm waits for those that started "
+    "before. With --state the watch goes on where it ended; detectors that are not called this time are "
+    "forgotten.\n\n"
     "With --fit engine nothing is learned of estimates: the simulator's constants are fitted to completions "
     "of a real run, and the profile is written that --profile of run and schedule reads. The requests are "
     "replayed as they were offered, with their lengths, on the simulator that the options describe; its "
@@ -64,6 +79,29 @@ HELD = {
     type=click.Choice(["engine"]),
     help="Fit the simulator's constants to completions of a real run, and write a profile.",
 )
+@click.option("--drift", is_flag=True, help="Look out for drift; every option below of it includes this.")
+@click.option(
+    "--detector",
+    "detectors",
+    metavar="NAME",
+    type=Lines(),
+    multiple=True,
+    help="By this detector: " + ", ".join(names("detectors")) + ". Repeatable.  [default: the first four]",
+)
+@click.option(
+    "--alarms",
+    metavar="FILE",
+    type=click.Path(dir_okay=False),
+    help="Write alarms there, not among records.",
+)
+@click.option(
+    "--on-drift",
+    type=click.Choice(["keep", "reset"]),
+    default="keep",
+    show_default=True,
+    help="After real drift (refit-recent), keep what was learned of the tenant, or let it count little.",
+)
+@click.option("--fail-on-drift", is_flag=True, help="Exit status 5 when residuals have drifted.")
 @simulator_options
 @output_options
 @filter_options
@@ -73,6 +111,11 @@ def command(
     state: str | None,
     sort_input: bool,
     live: bool,
+    drift: bool,
+    detectors: tuple[str, ...],
+    alarms: str | None,
+    on_drift: str,
+    fail_on_drift: bool,
     fitting: str | None,
     on_error: str,
     rejects: str | None,
@@ -84,17 +127,16 @@ def command(
 
     Adds cal_output_tokens and cal_bias_ratio to every completion: the estimate as it would have been with
     what was known at its arrival. With --state the result is kept for estimate; a run learned once is not
-    learned again.
+    learned again. With --drift it tells when a tenant's answers or requests are no longer what they were.
     """
     from driftkit.calibration.learned import Learned
     from driftkit.calibration.state import StateFolder
     from driftkit.calibration.stream import Stream, check_completion, in_order
-    from driftkit.records.io import Writer
-    from driftkit.records.schema import Record
+    from driftkit.records.io import Writer, records_beside
 
     outcome = Outcome("calibrate")
     if fitting is not None:
-        for option in ("method", "state", "sort_input", "live", "unbuffered", "redact_prompt"):
+        for option in (*LEARNING, *DRIFT):
             if given(option):
                 raise click.UsageError(
                     f"{_option(option)}: nothing to do with --fit", click.get_current_context()
@@ -106,6 +148,8 @@ def command(
     for option in simulator:
         if given(option):
             raise click.UsageError(f"{_option(option)} goes with --fit engine", click.get_current_context())
+    watched = drift or any(given(option) for option in DRIFT)
+    watchers = _watchers(detectors, fail_on_drift) if watched else ()
     writer = Writer(stdout(), unbuffered=unbuffered or live, redact=redact_prompt)
 
     def checked(record: Record) -> Record:
@@ -119,8 +163,20 @@ def command(
         folder = StateFolder(state) if state is not None else None
         if folder is not None:
             stack.enter_context(folder.writing())
-        learned = Learned(folder, method)
-        stream = Stream(learned.start, live=live)
+        learned = Learned(folder, method, watchers)
+        stream = Stream(learned.start, live=live, reset=on_drift == "reset")
+        alarm_to: Callable[[Record], None] = writer.write
+        if alarms is not None:
+            alarm_to = stack.enter_context(records_beside("--alarms", alarms, files, unbuffered or live))
+        drifted = False
+
+        def raise_alarms(raised: list[Record]) -> None:
+            nonlocal drifted
+            for alarm in raised:
+                alarm_to(alarm)
+                outcome.warn(_said(alarm))
+                drifted |= alarm["drift_of"] == "residual"
+
         keeper = None
         if folder is not None and live:
             keeper = stack.enter_context(Keeper(folder, stream, outcome.warn_once))
@@ -129,7 +185,9 @@ def command(
         def take(record: Record) -> None:
             with lock:
                 stream.calibrate(record)
+                raised = stream.watch(record)
                 writer.write(record)
+                raise_alarms(raised)
                 stream.learn(record)
 
         reader = stack.enter_context(reading(outcome, files, on_error, rejects))
@@ -140,6 +198,8 @@ def command(
         else:
             for _ in reader.records("completion", take, untouched):
                 pass
+        with lock:
+            raise_alarms(stream.end_watch())
         stdout().flush()  # what is learned is kept only once what was read is out
         if keeper is None:
             learned.save(stream)
@@ -150,7 +210,31 @@ def command(
                 f"run {run} was learned before: the state does not change, and its calibrated estimates "
                 "come from one who knew the answers"
             )
-    return outcome.status
+    return DRIFT_FOUND if drifted and fail_on_drift else outcome.status
+
+
+def _watchers(detectors: tuple[str, ...], fail_on_drift: bool) -> tuple[str, ...]:
+    """The detectors to call; UsageError for a name that is none."""
+    detectors = tuple(dict.fromkeys(detectors)) or tuple(names("detectors")[:4])
+    residual = ["residual" in load("detectors", name).watches for name in detectors]
+    if fail_on_drift and not any(residual):
+        text = "--fail-on-drift needs a detector of residuals: " + ", ".join(detectors) + " watch inputs"
+        raise click.UsageError(text, click.get_current_context())
+    return detectors
+
+
+def _said(alarm: Record) -> str:
+    """An alarm in one line."""
+    found = f"{alarm['statistic']:.4g} > {alarm['threshold']:.4g}"
+    advice = {
+        "warn": "what was learned still holds",
+        "refit": "the estimator needs a new fit",
+        "refit-recent": "the estimator needs a new fit on what came since",
+    }
+    return (
+        f"drift: tenant {alarm.get('tenant', 'without a name')}: {alarm['detector']} of {alarm['drift_of']} "
+        f"{found} at {alarm['at_s']:.6g} s, since {alarm['since_s']:.6g} s: {advice[alarm['action']]}"
+    )
 
 
 def _option(parameter: str) -> str:
@@ -170,7 +254,7 @@ def _fit_engine(
     from driftkit.engines.sim import fit as fitting
     from driftkit.errors import DriftkitError, UsageError
     from driftkit.policies.base import Policy, of_run
-    from driftkit.records.schema import Record, checker
+    from driftkit.records.schema import checker
     from driftkit.records.unique import UniqueIds
 
     if start.step_time_scale != 1:

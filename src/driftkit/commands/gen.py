@@ -68,7 +68,8 @@ if TYPE_CHECKING:
     type=Lines(),
     multiple=True,
     help="Move lengths, rates or mixes from an instant on: kind=step|ramp|season,at=SECONDS,factor=F, and "
-    "where wanted what=lengths|rate|mix, tenant=NAME, category=NAME, until=SECONDS, period=SECONDS. Repeatable.",
+    "where wanted what=lengths|rate|mix, tenant=NAME, category=NAME, until=SECONDS, period=SECONDS. "
+    "Repeatable.",
 )
 @click.option("--trace", metavar="FILE", help="Read this trace (gzipped or not; - is standard input).")
 @click.option(

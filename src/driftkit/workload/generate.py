@@ -242,7 +242,8 @@ def _shared(
         draw = process.gap
         number += 1
         if drifting:  # of the next gap too: a rate is that at the arrival before
-            sums = list(accumulate(s * sender.pace(arrival_s) for s, sender in zip(shares, senders)))
+            paced = (share * each.pace(arrival_s) for share, each in zip(shares, senders, strict=True))
+            sums = list(accumulate(paced))
         share = tenant_u * sums[-1]
         place = min(bisect_right(sums, share), len(sums) - 1)
         sender = senders[place]

@@ -1,0 +1,186 @@
+"""Watching the tenants of one estimator, tokenizer and model: completions in, alarm records out.
+
+What to do follows from what has drifted (FedDAA, arXiv 2506.21054: real drift makes old data wrong, where
+drift of inputs leaves it right). Inputs alone: `warn`. Residuals: `refit`, on all data when inputs have
+lately drifted too, since it is there that the estimator was wrong; else the same requests get other
+answers than before (real drift), and it is `refit-recent`, without the data from before.
+
+Residuals are taken in the order in which requests started, inputs in that in which they arrived.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+from driftkit import registry
+from driftkit.calibration.base import category_of, counted_in_words, observed_output
+from driftkit.calibration.drift.base import Alarm, Detector
+from driftkit.calibration.drift.hold_back import HoldBack
+from driftkit.calibration.drift.residuals import Ranks, tie_breaker
+from driftkit.calibration.drift.windows import SIZE
+from driftkit.estimation.base import unbiased_tokens
+from driftkit.records.schema import SCHEMA, Record
+
+#: what of a request the detectors of inputs may see; None is not seen
+INPUTS: dict[str, Callable[[Record], Any]] = {
+    "category": category_of,
+    "prompt_tokens": lambda record: record.get("prompt_tokens"),
+    "est_output_tokens": unbiased_tokens,
+}
+RESIDUAL = "residual"
+_LATELY = SIZE  # completions of the tenant since an alarm on its inputs
+_OF_THE_RECORD = ("run_id", "tenant", "est_model", "est_tokenizer", "served_model")
+
+
+class Residual(NamedTuple):
+    """log(actual / estimate) of a request that began at `began_s`; `record` holds what an alarm names."""
+
+    tenant: str
+    category: str
+    log_ratio: float
+    cut: bool
+    began_s: float
+    record: Record
+
+
+class Inputs(NamedTuple):
+    tenant: str
+    values: tuple[Any, ...]
+    began_s: float
+    record: Record
+
+
+class _Tenant:
+    def __init__(self, detectors: Iterable[type[Detector]]) -> None:
+        self.detectors = {
+            quantity: [new() for new in detectors if quantity in new.watches]
+            for quantity in (RESIDUAL, *INPUTS)
+        }
+        self.cells: dict[str, Ranks] = {}
+        self.seen = 0
+        self.inputs_drifted_at = -math.inf  # in residuals seen
+
+
+class Watch:
+    def __init__(self, names: Sequence[str]) -> None:
+        self._classes: list[type[Detector]] = [registry.load("detectors", name) for name in names]
+        self._inputs = [name for name in INPUTS if any(name in new.watches for new in self._classes)]
+        self._tenants: dict[str, _Tenant] = {}
+        self._residuals = HoldBack[Residual]()
+        self._requests = HoldBack[Inputs]()
+
+    def observe(self, record: Record) -> list[Record]:
+        """The alarms that a completion raises."""
+        ended_s, tenant, name = record["finished_s"], record.get("tenant") or "", record["id"]
+        due_s = _first(record, "offered_s", "arrival_s", default=ended_s)
+        began_s = _first(record, "started_s", "dispatched_s", default=due_s)
+        what = {field: record[field] for field in _OF_THE_RECORD if record.get(field) is not None}
+        alarms: list[Record] = []
+        actual, estimate = observed_output(record), unbiased_tokens(record)
+        if actual and estimate > 0:
+            cut = record.get("finish_reason") == "length" and not counted_in_words(record)
+            one = Residual(tenant, category_of(record), math.log(actual / estimate), cut, began_s, what)
+            for held in self._residuals.push(began_s, due_s, name, ended_s, one):
+                alarms += self._see_residual(held, ended_s)
+        if self._inputs:
+            inputs = Inputs(tenant, tuple(INPUTS[name](record) for name in self._inputs), due_s, what)
+            for request in self._requests.push(due_s, due_s, name, ended_s, inputs):
+                alarms += self._see_inputs(request, ended_s)
+        return alarms
+
+    def end_run(self, at_s: float) -> list[Record]:
+        """The alarms of what was held back; another clock begins."""
+        alarms = [alarm for held in self._residuals.end() for alarm in self._see_residual(held, at_s)]
+        alarms += [alarm for held in self._requests.end() for alarm in self._see_inputs(held, at_s)]
+        for tenant in self._tenants.values():
+            for detectors in tenant.detectors.values():
+                for detector in detectors:
+                    detector.start_run()
+        return alarms
+
+    def _see_residual(self, seen: Residual, at_s: float) -> Iterator[Record]:
+        tenant = self._tenant(seen.tenant)
+        cell = tenant.cells.get(seen.category)
+        if cell is None:
+            cell = tenant.cells[seen.category] = Ranks()
+        tenant.seen += 1
+        rank = cell.add(seen.log_ratio, seen.cut, tie_breaker(tenant.seen))
+        for detector in tenant.detectors[RESIDUAL]:
+            alarm = detector.update(rank, seen.began_s)
+            if alarm is not None:
+                real = tenant.seen - tenant.inputs_drifted_at > _LATELY
+                yield _record(
+                    seen.record, at_s, detector, RESIDUAL, alarm, "refit-recent" if real else "refit"
+                )
+                # what comes now is held against what comes now; and one drift is one alarm
+                tenant.cells.clear()
+                tenant.detectors[RESIDUAL] = [new() for new in self._classes if RESIDUAL in new.watches]
+                return
+
+    def _see_inputs(self, seen: Inputs, at_s: float) -> Iterator[Record]:
+        tenant = self._tenant(seen.tenant)
+        for quantity, value in zip(self._inputs, seen.values, strict=True):
+            if value is None:
+                continue
+            for detector in tenant.detectors[quantity]:
+                alarm = detector.update(value, seen.began_s)
+                if alarm is not None:
+                    tenant.inputs_drifted_at = tenant.seen
+                    yield _record(seen.record, at_s, detector, quantity, alarm, "warn")
+
+    def _tenant(self, name: str) -> _Tenant:
+        tenant = self._tenants.get(name)
+        if tenant is None:
+            tenant = self._tenants[name] = _Tenant(self._classes)
+        return tenant
+
+    def to_json(self) -> dict[str, Any]:
+        return {name: self._tenant_json(tenant) for name, tenant in sorted(self._tenants.items())}
+
+    def _tenant_json(self, tenant: _Tenant) -> dict[str, Any]:
+        detectors = {
+            quantity: {detector.name: detector.to_json() for detector in each}
+            for quantity, each in tenant.detectors.items()
+            if each
+        }
+        cells = {category: ranks.to_json() for category, ranks in sorted(tenant.cells.items())}
+        return {"seen": tenant.seen, "cells": cells, "detectors": detectors}
+
+    def load_json(self, state: dict[str, Any]) -> None:
+        """Restore what `to_json` gave; detectors that were not there begin anew."""
+        for name, of_tenant in state.items():
+            tenant = self._tenant(name)
+            tenant.seen = int(of_tenant["seen"])
+            for category, counts in of_tenant["cells"].items():
+                tenant.cells[category] = Ranks()
+                tenant.cells[category].load_json(counts)
+            for quantity, detectors in tenant.detectors.items():
+                known = of_tenant["detectors"].get(quantity, {})
+                for detector in detectors:
+                    if detector.name in known:
+                        detector.load_json(known[detector.name])
+
+
+def _first(record: Record, *fields: str, default: float) -> float:
+    for field in fields:
+        value: float | None = record.get(field)
+        if value is not None:
+            return value
+    return default
+
+
+def _record(of: Record, at_s: float, detector: Detector, quantity: str, alarm: Alarm, action: str) -> Record:
+    return {
+        "kind": "alarm",
+        "schema": SCHEMA,
+        **of,
+        "at_s": at_s,
+        "detector": detector.name,
+        "drift_of": quantity,
+        "statistic": round(alarm.statistic, 6),
+        "threshold": round(alarm.threshold, 6),
+        "since_s": alarm.since_s,
+        "action": action,
+    }
