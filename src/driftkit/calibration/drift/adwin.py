@@ -28,9 +28,6 @@ class Adwin:
 
     def __init__(self, arl: float = ARL) -> None:
         self._level = STRIDE / arl
-        self._restart()
-
-    def _restart(self) -> None:
         self._rows: list[list[Bucket]] = [[]]  # by size, 2 ** place; the oldest first
         self._count = 0
         self._sum = 0.0
@@ -68,8 +65,6 @@ class Adwin:
                 least = math.sqrt(width * (1 / recent + 1 / before))
                 if apart / least > worst:
                     worst, found = apart / least, Alarm(apart, least, since_s)
-        if found is not None:
-            self._restart()
         return found
 
     def start_run(self) -> None:

@@ -33,7 +33,7 @@ class Detector(Protocol):
     watches: ClassVar[tuple[str, ...]]
 
     def update(self, value: Any, at_s: float) -> Alarm | None:
-        """Take in a value of a request that began at `at_s`, s. After an alarm it begins anew."""
+        """Take in a value of a request that began at `at_s`, s. After an alarm it is not asked again."""
         ...
 
     def start_run(self) -> None:

@@ -44,11 +44,7 @@ class Ks:
         if not windows.add(value, at_s):
             return None
         found = distance(windows.reference, windows.recent)
-        if found <= self._threshold:
-            return None
-        alarm = Alarm(found, self._threshold, windows.since_s)
-        windows.restart()
-        return alarm
+        return Alarm(found, self._threshold, windows.since_s) if found > self._threshold else None
 
     def start_run(self) -> None:
         self._windows.start_run()

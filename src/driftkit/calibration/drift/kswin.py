@@ -40,11 +40,7 @@ class Kswin:
         )
         if distance <= self._threshold:
             return None
-        alarm = Alarm(distance, self._threshold, self._times[0])
-        self._values.clear()
-        self._times.clear()
-        self._count = 0
-        return alarm
+        return Alarm(distance, self._threshold, self._times[0])
 
     def start_run(self) -> None:
         self._times = deque([0.0] * len(self._times), maxlen=SIZE)

@@ -48,7 +48,6 @@ class PageHinkley:
         if statistic <= self._threshold:
             return None
         since_s = self._up_since_s if self._up > self._down else self._down_since_s
-        self._up = self._down = 0.0
         return Alarm(statistic, self._threshold, since_s)
 
     def start_run(self) -> None:

@@ -56,11 +56,7 @@ class Psi:
             return None
         found, categories = index(windows.reference, windows.recent)
         least = threshold(self._level, categories)
-        if found <= least:
-            return None
-        alarm = Alarm(found, least, windows.since_s)
-        windows.restart()
-        return alarm
+        return Alarm(found, least, windows.since_s) if found > least else None
 
     def start_run(self) -> None:
         self._windows.start_run()

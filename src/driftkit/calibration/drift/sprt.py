@@ -42,9 +42,7 @@ class Sprt:
                 self._since_s[side] = at_s
             ratios[side] += SHIFT * signed - SHIFT * SHIFT / 2
             if ratios[side] > self._threshold:
-                alarm = Alarm(ratios[side], self._threshold, self._since_s[side])
-                self._ratios = [0.0, 0.0]
-                return alarm
+                return Alarm(ratios[side], self._threshold, self._since_s[side])
             if ratios[side] < self._least:
                 ratios[side] = 0.0
         return None

@@ -11,7 +11,7 @@ Residuals are taken in the order in which requests started, inputs in that in wh
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 from driftkit import registry
@@ -53,14 +53,27 @@ class Inputs(NamedTuple):
 
 
 class _Tenant:
-    def __init__(self, detectors: Iterable[type[Detector]]) -> None:
-        self.detectors = {
-            quantity: [new() for new in detectors if quantity in new.watches]
-            for quantity in (RESIDUAL, *INPUTS)
-        }
-        self.cells: dict[str, Ranks] = {}
+    def __init__(self, classes: Sequence[type[Detector]]) -> None:
+        self._classes = classes
+        self.residual: list[Detector] = []
+        self.inputs: dict[str, list[Detector]] = {}
         self.seen = 0
         self.inputs_drifted_at = -math.inf  # in residuals seen
+        self.begin_residual()
+        self.begin_inputs()
+
+    def begin_residual(self) -> None:
+        """What comes is held against what comes, not against what was before an alarm."""
+        self.cells: dict[str, Ranks] = {}
+        self.residual = [new() for new in self._classes if RESIDUAL in new.watches]
+
+    def begin_inputs(self) -> None:
+        self.inputs = {name: [new() for new in self._classes if name in new.watches] for name in INPUTS}
+
+    @property
+    def detectors(self) -> dict[str, list[Detector]]:
+        """All, by what they see."""
+        return {RESIDUAL: self.residual, **self.inputs}
 
 
 class Watch:
@@ -107,28 +120,27 @@ class Watch:
             cell = tenant.cells[seen.category] = Ranks()
         tenant.seen += 1
         rank = cell.add(seen.log_ratio, seen.cut, tie_breaker(tenant.seen))
-        for detector in tenant.detectors[RESIDUAL]:
+        for detector in tenant.residual:
             alarm = detector.update(rank, seen.began_s)
             if alarm is not None:
                 real = tenant.seen - tenant.inputs_drifted_at > _LATELY
-                yield _record(
-                    seen.record, at_s, detector, RESIDUAL, alarm, "refit-recent" if real else "refit"
-                )
-                # what comes now is held against what comes now; and one drift is one alarm
-                tenant.cells.clear()
-                tenant.detectors[RESIDUAL] = [new() for new in self._classes if RESIDUAL in new.watches]
-                return
+                action = "refit-recent" if real else "refit"
+                yield _record(seen.record, at_s, detector, RESIDUAL, alarm, action)
+                tenant.begin_residual()
+                return  # one drift is one alarm
 
     def _see_inputs(self, seen: Inputs, at_s: float) -> Iterator[Record]:
         tenant = self._tenant(seen.tenant)
         for quantity, value in zip(self._inputs, seen.values, strict=True):
             if value is None:
                 continue
-            for detector in tenant.detectors[quantity]:
+            for detector in tenant.inputs[quantity]:
                 alarm = detector.update(value, seen.began_s)
                 if alarm is not None:
                     tenant.inputs_drifted_at = tenant.seen
                     yield _record(seen.record, at_s, detector, quantity, alarm, "warn")
+                    tenant.begin_inputs()
+                    return
 
     def _tenant(self, name: str) -> _Tenant:
         tenant = self._tenants.get(name)

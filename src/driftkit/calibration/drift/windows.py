@@ -23,7 +23,7 @@ class Windows(Generic[T]):
         self.reference: list[T] = []
         self.recent: deque[T] = deque(maxlen=SIZE)
         self._times: deque[float] = deque(maxlen=SIZE)
-        self._until_test = STRIDE
+        self._tests_in = 1
 
     @property
     def since_s(self) -> float:
@@ -39,15 +39,8 @@ class Windows(Generic[T]):
         self._times.append(at_s)
         if len(self.recent) < SIZE:
             return False
-        self._until_test = (self._until_test or STRIDE) - 1
-        return self._until_test == 0
-
-    def restart(self) -> None:
-        """After an alarm: what is recent is what the next is held against."""
-        self.reference = list(self.recent)
-        self.recent.clear()
-        self._times.clear()
-        self._until_test = STRIDE
+        self._tests_in = (self._tests_in or STRIDE) - 1
+        return self._tests_in == 0
 
     def start_run(self) -> None:
         self._times = deque([0.0] * len(self._times), maxlen=SIZE)
