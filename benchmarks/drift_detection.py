@@ -2,13 +2,14 @@
 
     python benchmarks/drift_detection.py [--seeds 200] [--quiet-completions 2000000]
 
-Delay: one tenant's outputs become longer by a step of 1.5, and its completions from the step to the alarm are
-counted; `before` is how many there were to learn from, `early` how often an alarm came before the step. False
-alarms: the same without a step, as the log of one tenant, of 20 and of 2,000. Estimates are the paper's table.
+Delay: one tenant's outputs become longer by a step of 1.5, and its completions from the step to the alarm
+are counted; `before` is how many there were to learn from, `early` how often an alarm came before the step.
+False alarms: the same without a step, as the log of one tenant, of 20 and of 2,000. Estimates are the
+paper's table.
 
-What tenants write: `lognormal s` are answers whose logarithm scatters by s and that nothing cuts. `near-cap` and
-`chat` are the length models of the driftsched preset, whose caps cut two thirds of the outputs: what lies above
-the cut cannot be seen, before the step nor after it.
+What tenants write: `lognormal s` are answers whose logarithm scatters by s and that nothing cuts. `near-cap`
+and `chat` are the length models of the driftsched preset, whose caps cut two thirds of the outputs: what lies
+above the cut cannot be seen, before the step nor after it.
 """
 
 from __future__ import annotations

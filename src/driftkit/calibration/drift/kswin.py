@@ -46,7 +46,7 @@ class Kswin:
         self._times = deque([0.0] * len(self._times), maxlen=SIZE)
 
     def to_json(self) -> dict[str, Any]:
-        return {"ranks": list(self._values)}
+        return {"count": self._count, "ranks": list(self._values)}
 
     def load_json(self, state: dict[str, Any]) -> None:
         ranks = [float(rank) for rank in state["ranks"]]
@@ -54,4 +54,4 @@ class Kswin:
             raise ValueError("ranks out of range")
         self._values.extend(ranks)
         self._times.extend([0.0] * len(ranks))
-        self._count = len(ranks)
+        self._count = int(state["count"])

@@ -18,7 +18,7 @@ from driftkit import registry
 from driftkit.calibration.base import category_of, counted_in_words, observed_output
 from driftkit.calibration.drift.base import Alarm, Detector
 from driftkit.calibration.drift.hold_back import HoldBack
-from driftkit.calibration.drift.residuals import Ranks, tie_breaker
+from driftkit.calibration.drift.residuals import Residuals, tie_breaker
 from driftkit.calibration.drift.windows import SIZE
 from driftkit.estimation.base import unbiased_tokens
 from driftkit.records.schema import SCHEMA, Record
@@ -64,7 +64,7 @@ class _Tenant:
 
     def begin_residual(self) -> None:
         """What comes is held against what comes, not against what was before an alarm."""
-        self.cells: dict[str, Ranks] = {}
+        self.residuals = Residuals()
         self.residual = [new() for new in self._classes if RESIDUAL in new.watches]
 
     def begin_inputs(self) -> None:
@@ -115,11 +115,8 @@ class Watch:
 
     def _see_residual(self, seen: Residual, at_s: float) -> Iterator[Record]:
         tenant = self._tenant(seen.tenant)
-        cell = tenant.cells.get(seen.category)
-        if cell is None:
-            cell = tenant.cells[seen.category] = Ranks()
         tenant.seen += 1
-        rank = cell.add(seen.log_ratio, seen.cut, tie_breaker(tenant.seen))
+        rank = tenant.residuals.rank(seen.category, seen.log_ratio, seen.cut, tie_breaker(tenant.seen))
         for detector in tenant.residual:
             alarm = detector.update(rank, seen.began_s)
             if alarm is not None:
@@ -157,17 +154,14 @@ class Watch:
             for quantity, each in tenant.detectors.items()
             if each
         }
-        cells = {category: ranks.to_json() for category, ranks in sorted(tenant.cells.items())}
-        return {"seen": tenant.seen, "cells": cells, "detectors": detectors}
+        return {"seen": tenant.seen, "residuals": tenant.residuals.to_json(), "detectors": detectors}
 
     def load_json(self, state: dict[str, Any]) -> None:
         """Restore what `to_json` gave; detectors that were not there begin anew."""
         for name, of_tenant in state.items():
             tenant = self._tenant(name)
             tenant.seen = int(of_tenant["seen"])
-            for category, counts in of_tenant["cells"].items():
-                tenant.cells[category] = Ranks()
-                tenant.cells[category].load_json(counts)
+            tenant.residuals.load_json(of_tenant["residuals"])
             for quantity, detectors in tenant.detectors.items():
                 known = of_tenant["detectors"].get(quantity, {})
                 for detector in detectors:
