@@ -138,7 +138,7 @@ def test_a_cut_that_is_taken_for_an_end_would_look_like_drift() -> None:
 
 
 def test_what_drifts_is_for_a_while_not_held_against_itself() -> None:
-    """FIRST of one length, then longer ones: LAG of them are above all, and the next meets one of its kind."""
+    """FIRST of one length, then longer ones: LAG of them are above all; the next meets its kind."""
     of = Residuals()
     for _ in range(FIRST):
         of.rank("ask", 0.0, False, 0.5)
