@@ -98,7 +98,6 @@ _driftkit() {
             *:--max-failed | \
             *:--abort-error-ratio | \
             *:--max-client-lag | \
-            *:--detector | \
             *:--by | \
             *:--where | \
             *:--baseline | \
@@ -188,6 +187,10 @@ _driftkit() {
             ;;
         *:--fit)
             _driftkit_words 'engine'
+            return
+            ;;
+        *:--detector)
+            _driftkit_words 'page-hinkley adwin psi ks sprt kswin'
             return
             ;;
         *:--on-drift)

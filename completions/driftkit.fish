@@ -188,7 +188,7 @@ complete -c driftkit -n '__driftkit_command calibrate' -l sort -d 'Read all, the
 complete -c driftkit -n '__driftkit_command calibrate' -l live -d 'Take records as they come, whatever their instants say'
 complete -c driftkit -n '__driftkit_command calibrate' -l fit -x -a 'engine' -d 'Fit the simulator\'s constants to completions of a real run, and write a profile'
 complete -c driftkit -n '__driftkit_command calibrate' -l drift -d 'Look out for drift; every option below of it includes this'
-complete -c driftkit -n '__driftkit_command calibrate' -l detector -x -d 'By this detector: page-hinkley, adwin, psi, ks, sprt, kswin. Repeatable'
+complete -c driftkit -n '__driftkit_command calibrate' -l detector -x -a 'page-hinkley adwin psi ks sprt kswin' -d 'By this detector: page-hinkley, adwin, psi, ks, sprt, kswin. Repeatable'
 complete -c driftkit -n '__driftkit_command calibrate' -l alarms -r -F -d 'Write alarms there, not among records'
 complete -c driftkit -n '__driftkit_command calibrate' -l on-drift -x -a 'keep reset' -d 'After real drift (refit-recent), keep what was learned of the tenant, or let it count little'
 complete -c driftkit -n '__driftkit_command calibrate' -l fail-on-drift -d 'Exit status 5 when residuals have drifted'

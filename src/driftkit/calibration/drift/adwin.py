@@ -1,11 +1,11 @@
 """ADWIN: is there a moment at which the mean of all before and the mean of all since differ too much?
 
-Bifet and Gavalda (SDM 2007): the past is kept in buckets of 1, 2, 4, 8... values, at most BUCKETS of each
-size, so that memory and the number of moments that are tried grow with the logarithm. Two means of n and m
-values differ by more than sqrt(2 v log(2 / level) (1/n + 1/m)) no more often than `level`, and that is exact
-for uniform ranks, which are strictly sub-Gaussian with v = 1/12 (Arbel, Marchal and Nguyen, ESAIM:
-Probability and Statistics 24, 2020); the original has to estimate v and to add for that. Every STRIDE values
-each moment is tried; the level is shared among them (union bound).
+Bifet and Gavalda (SDM 2007): the past is kept in buckets of 1, 2, 4, 8... values, at most five of each size,
+so that memory and the number of moments that are tried grow with the logarithm. Two means of n and m values
+differ by more than sqrt(2 v log(2 / level) (1/n + 1/m)) no more often than `level`, and that is exact for
+uniform ranks, which are strictly sub-Gaussian with v = 1/12 (Arbel, Marchal and Nguyen, ESAIM: Probability
+and Statistics 24, 2020); the original has to estimate v and to add for that. Every 32 values each moment is
+tried; the level is shared among them (union bound), so that false alarms are rarer than one in a million.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
 """What a detector is, and how rare its false alarms are to be.
 
-Every detector is held to the same average run length: without drift, a false alarm in ARL completions of
-any tenants, on average. A tenant's detectors see that tenant alone, so that many small tenants together
-raise no more than one large one.
+Every detector is held to the same average run length: of values as `Detector` describes them, a false alarm
+in ARL on average. A tenant's detectors see that tenant alone, so that many tenants together raise as many as
+one that sends as much. Residuals are not quite as described while a tenant is new (`residuals`): measured, of
+2,000 tenants with 500 completions each, it is one in 110,000 of Page-Hinkley.
 """
 
 from __future__ import annotations

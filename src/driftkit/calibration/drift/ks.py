@@ -1,8 +1,9 @@
 """Two-sample Kolmogorov-Smirnov: the greatest distance between two windows' distribution functions.
 
-The threshold is the two-sample Dvoretzky-Kiefer-Wolfowitz inequality with the constant of Wei and Dudley
-(Statistics and Probability Letters 82, 2012), which holds for windows of any equal size n:
-P(distance > d) <= 2.169 exp(-n d^2). With values that are equal it holds all the more.
+The windows are the first 250 values and the last 250, tried every 50. The threshold is the two-sample
+Dvoretzky-Kiefer-Wolfowitz inequality with the constant of Wei and Dudley (Statistics and Probability Letters
+82, 2012), which holds for windows of any equal size n: P(distance > d) <= 2.169 exp(-n d^2). With values that
+are equal it holds all the more.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """KSWIN: has the distribution of the last residuals changed, in level, spread or shape?
 
 Kolmogorov-Smirnov on a window that slides (Raab, Heusinger and Schleif, Neurocomputing 416, 2020). There the
-last values are held against a sample of older ones; ranks are known to be uniform, so that the last SIZE are
+last values are held against a sample of older ones; ranks are known to be uniform, so that the last 200 are
 held against that, by the Dvoretzky-Kiefer-Wolfowitz inequality with Massart's constant (Annals of Probability
-18, 1990): P(distance > d) <= 2 exp(-2 SIZE d^2). It is tried every STRIDE values, which the level allows for.
+18, 1990): P(distance > d) <= 2 exp(-400 d^2). It is tried every 20 values, which the level allows for.
 """
 
 from __future__ import annotations

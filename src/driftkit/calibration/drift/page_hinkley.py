@@ -1,12 +1,12 @@
-"""Page-Hinkley: how far the sum of residuals has come from its extreme, in both directions.
+"""Page-Hinkley: how far the sum of residuals has come from its extreme, up or down.
 
-    up = max(0, up + z - TOLERANCE)        down = max(0, down - z - TOLERANCE)        alarm: over THRESHOLD
+    up = max(0, up + z - 0.25)    down = max(0, down - z - 0.25)    alarm over 23.7
 
 `z` is the residual's rank as a normal score, standard normal without drift, so that this is Page's CUSUM
-(Biometrika 41, 1954) with known run length. TOLERANCE is half the shift to be found soonest, half a standard
-deviation: a step of 1.5 in lengths whose logarithm scatters by 0.8. THRESHOLD is Siegmund's approximation
-(Sequential Analysis, 1985, eq. 2.57) solved for base.ARL, two-sided: with b = THRESHOLD + 1.166 one side has
-(exp(2 TOLERANCE b) - 2 TOLERANCE b - 1) / (2 TOLERANCE^2).
+(Biometrika 41, 1954) with known run length. The tolerance of 0.25 is half the shift to be found soonest, half a
+standard deviation: a step of 1.5 in lengths whose logarithm scatters by 0.8. The threshold is Siegmund's
+approximation (Sequential Analysis, 1985, eq. 2.57) solved for a false alarm in a million, on two sides: with
+b = threshold + 1.166 one side has (exp(b / 2) - b / 2 - 1) / 0.125.
 """
 
 from __future__ import annotations
