@@ -1,12 +1,13 @@
 """Page-Hinkley: how far the sum of residuals has come from its extreme, up or down.
 
-    up = max(0, up + z - 0.25)    down = max(0, down - z - 0.25)    alarm over 23.7
+    up = max(0, up + z - 0.25)
+    down = max(0, down - z - 0.25)
 
-`z` is the residual's rank as a normal score, standard normal without drift, so that this is Page's CUSUM
-(Biometrika 41, 1954) with known run length. The tolerance of 0.25 is half the shift to be found soonest, half a
-standard deviation: a step of 1.5 in lengths whose logarithm scatters by 0.8. The threshold is Siegmund's
-approximation (Sequential Analysis, 1985, eq. 2.57) solved for a false alarm in a million, on two sides: with
-b = threshold + 1.166 one side has (exp(b / 2) - b / 2 - 1) / 0.125.
+An alarm is raised over 23.7. `z` is the residual's rank as a normal score, standard normal without drift, so
+that this is Page's CUSUM (Biometrika 41, 1954) with known run length. The tolerance of 0.25 is half the shift
+to be found soonest, half a standard deviation: a step of 1.5 in lengths whose logarithm scatters by 0.8. The
+threshold is Siegmund's approximation (Sequential Analysis, 1985, eq. 2.57) solved for a false alarm in a
+million, on two sides: with b = threshold + 1.166 one side has (exp(b / 2) - b / 2 - 1) / 0.125.
 """
 
 from __future__ import annotations

@@ -2,9 +2,9 @@
 
 One test asks for a move up, one for a move down. The log-likelihood ratio of a normal score z that has moved
 by s = 0.5 is s z - s^2 / 2. Below log(miss / (1 - false)) a test ends with "no", and a new one begins; over
-log((1 - miss) / false) with an alarm (Wald, Annals of Mathematical Statistics 16, 1945). `miss` is 0.1. A "no"
-takes at least log(1 / miss) / (s^2 / 2) values on average, so `false` is that over a million, half of it for
-each of the two; overshoot makes false alarms rarer still.
+log((1 - miss) / false) with an alarm (Wald, Annals of Mathematical Statistics 16, 1945). `miss` is 0.1. A
+"no" takes at least log(1 / miss) / (s^2 / 2) values on average, so `false` is that over a million, half of it
+for each of the two; overshoot makes false alarms rarer still.
 """
 
 from __future__ import annotations
