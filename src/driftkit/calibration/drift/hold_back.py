@@ -26,16 +26,20 @@ class HoldBack(Generic[T]):
         self._now_s = 0.0
         self._count = 0
 
-    def push(self, began_s: float, due_s: float, name: str, ended_s: float, item: T) -> Iterator[T]:
+    def push(self, began_s: float, due_s: float, name: str, ended_s: float, item: T) -> list[T]:
         """Hold `item`; what need not wait any longer comes out, by when it began, was due, and its name."""
-        self._now_s = max(self._now_s, ended_s)
-        self._longest_s = max(self._longest_s * FADING, ended_s - began_s)
+        if ended_s > self._now_s:
+            self._now_s = ended_s
+        longest_s, took_s = self._longest_s * FADING, ended_s - began_s
+        self._longest_s = took_s if took_s > longest_s else longest_s
         self._count += 1
         held = self._held
         heappush(held, (began_s, due_s, name, self._count, item))
         before = self._now_s - PATIENCE * self._longest_s
+        out: list[T] = []
         while held and (held[0][0] <= before or len(held) > MOST):
-            yield heappop(held)[-1]
+            out.append(heappop(held)[-1])
+        return out
 
     def end(self) -> Iterator[T]:
         """All that is held; a new run may begin."""

@@ -11,8 +11,8 @@ Residuals are taken in the order in which requests started, inputs in that in wh
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any
 
 from driftkit import registry
 from driftkit.calibration.base import category_of, counted_in_words, observed_output
@@ -31,25 +31,13 @@ INPUTS: dict[str, Callable[[Record], Any]] = {
 }
 RESIDUAL = "residual"
 _LATELY = SIZE  # completions of the tenant since an alarm on its inputs
-_OF_THE_RECORD = ("run_id", "tenant", "est_model", "est_tokenizer", "served_model")
+_OF_THE_RUN = ("run_id", "est_model", "est_tokenizer", "served_model")
 
 
-class Residual(NamedTuple):
-    """log(actual / estimate) of a request that began at `began_s`; `record` holds what an alarm names."""
-
-    tenant: str
-    category: str
-    log_ratio: float
-    cut: bool
-    began_s: float
-    record: Record
-
-
-class Inputs(NamedTuple):
-    tenant: str
-    values: tuple[Any, ...]
-    began_s: float
-    record: Record
+#: tenant, category, log(actual / estimate), whether it was cut, and when it began
+Residual = tuple[str, str, float, bool, float]
+#: tenant, when it arrived, and the values of its inputs
+Inputs = tuple[str, float, list[Any]]
 
 
 class _Tenant:
@@ -79,26 +67,30 @@ class _Tenant:
 class Watch:
     def __init__(self, names: Sequence[str]) -> None:
         self._classes: list[type[Detector]] = [registry.load("detectors", name) for name in names]
-        self._inputs = [name for name in INPUTS if any(name in new.watches for new in self._classes)]
+        seen = {quantity for new in self._classes for quantity in new.watches}
+        self._inputs = {name: read for name, read in INPUTS.items() if name in seen}
         self._tenants: dict[str, _Tenant] = {}
         self._residuals = HoldBack[Residual]()
         self._requests = HoldBack[Inputs]()
+        self._run: Record = {}
 
     def observe(self, record: Record) -> list[Record]:
         """The alarms that a completion raises."""
-        ended_s, tenant, name = record["finished_s"], record.get("tenant") or "", record["id"]
-        due_s = _first(record, "offered_s", "arrival_s", default=ended_s)
-        began_s = _first(record, "started_s", "dispatched_s", default=due_s)
-        what = {field: record[field] for field in _OF_THE_RECORD if record.get(field) is not None}
+        if not self._run:
+            self._run = {field: record[field] for field in _OF_THE_RUN if record.get(field) is not None}
+        get = record.get
+        ended_s, tenant, name = record["finished_s"], get("tenant") or "", record["id"]
+        due_s = _known(get("offered_s"), get("arrival_s"), ended_s)
+        began_s = _known(get("started_s"), get("dispatched_s"), due_s)
         alarms: list[Record] = []
         actual, estimate = observed_output(record), unbiased_tokens(record)
         if actual and estimate > 0:
-            cut = record.get("finish_reason") == "length" and not counted_in_words(record)
-            one = Residual(tenant, category_of(record), math.log(actual / estimate), cut, began_s, what)
-            for held in self._residuals.push(began_s, due_s, name, ended_s, one):
-                alarms += self._see_residual(held, ended_s)
+            cut = get("finish_reason") == "length" and not counted_in_words(record)
+            one = (tenant, category_of(record), math.log(actual / estimate), cut, began_s)
+            for residual in self._residuals.push(began_s, due_s, name, ended_s, one):
+                alarms += self._see_residual(residual, ended_s)
         if self._inputs:
-            inputs = Inputs(tenant, tuple(INPUTS[name](record) for name in self._inputs), due_s, what)
+            inputs = (tenant, due_s, [read(record) for read in self._inputs.values()])
             for request in self._requests.push(due_s, due_s, name, ended_s, inputs):
                 alarms += self._see_inputs(request, ended_s)
         return alarms
@@ -111,33 +103,36 @@ class Watch:
             for detectors in tenant.detectors.values():
                 for detector in detectors:
                     detector.start_run()
+        self._run = {}
         return alarms
 
-    def _see_residual(self, seen: Residual, at_s: float) -> Iterator[Record]:
-        tenant = self._tenant(seen.tenant)
+    def _see_residual(self, residual: Residual, at_s: float) -> list[Record]:
+        name, category, log_ratio, cut, began_s = residual
+        tenant = self._tenant(name)
         tenant.seen += 1
-        rank = tenant.residuals.rank(seen.category, seen.log_ratio, seen.cut, tie_breaker(tenant.seen))
+        rank = tenant.residuals.rank(category, log_ratio, cut, tie_breaker(tenant.seen))
         for detector in tenant.residual:
-            alarm = detector.update(rank, seen.began_s)
+            alarm = detector.update(rank, began_s)
             if alarm is not None:
                 real = tenant.seen - tenant.inputs_drifted_at > _LATELY
-                action = "refit-recent" if real else "refit"
-                yield _record(seen.record, at_s, detector, RESIDUAL, alarm, action)
                 tenant.begin_residual()
-                return  # one drift is one alarm
+                action = "refit-recent" if real else "refit"
+                return [self._record(name, at_s, detector, RESIDUAL, alarm, action)]  # one drift, one alarm
+        return []
 
-    def _see_inputs(self, seen: Inputs, at_s: float) -> Iterator[Record]:
-        tenant = self._tenant(seen.tenant)
-        for quantity, value in zip(self._inputs, seen.values, strict=True):
+    def _see_inputs(self, inputs: Inputs, at_s: float) -> list[Record]:
+        name, due_s, values = inputs
+        tenant = self._tenant(name)
+        for quantity, value in zip(self._inputs, values, strict=True):
             if value is None:
                 continue
             for detector in tenant.inputs[quantity]:
-                alarm = detector.update(value, seen.began_s)
+                alarm = detector.update(value, due_s)
                 if alarm is not None:
                     tenant.inputs_drifted_at = tenant.seen
-                    yield _record(seen.record, at_s, detector, quantity, alarm, "warn")
                     tenant.begin_inputs()
-                    return
+                    return [self._record(name, at_s, detector, quantity, alarm, "warn")]
+        return []
 
     def _tenant(self, name: str) -> _Tenant:
         tenant = self._tenants.get(name)
@@ -168,25 +163,26 @@ class Watch:
                     if detector.name in known:
                         detector.load_json(known[detector.name])
 
+    def _record(
+        self, tenant: str, at_s: float, detector: Detector, quantity: str, alarm: Alarm, action: str
+    ) -> Record:
+        return {
+            "kind": "alarm",
+            "schema": SCHEMA,
+            **self._run,
+            **({"tenant": tenant} if tenant else {}),
+            "at_s": at_s,
+            "detector": detector.name,
+            "drift_of": quantity,
+            "statistic": round(alarm.statistic, 6),
+            "threshold": round(alarm.threshold, 6),
+            "since_s": alarm.since_s,
+            "action": action,
+        }
 
-def _first(record: Record, *fields: str, default: float) -> float:
-    for field in fields:
-        value: float | None = record.get(field)
-        if value is not None:
-            return value
-    return default
 
-
-def _record(of: Record, at_s: float, detector: Detector, quantity: str, alarm: Alarm, action: str) -> Record:
-    return {
-        "kind": "alarm",
-        "schema": SCHEMA,
-        **of,
-        "at_s": at_s,
-        "detector": detector.name,
-        "drift_of": quantity,
-        "statistic": round(alarm.statistic, 6),
-        "threshold": round(alarm.threshold, 6),
-        "since_s": alarm.since_s,
-        "action": action,
-    }
+def _known(first: float | None, second: float | None, last: float) -> float:
+    """The first instant that is known."""
+    if first is not None:
+        return first
+    return second if second is not None else last
