@@ -59,12 +59,14 @@ _driftkit() {
             *:-o | \
             *:--output | \
             *:--api-key-file | \
-            *:--telemetry)
+            *:--telemetry | \
+            *:--alarms)
             _driftkit_paths -f
             return
             ;;
         *:--requests | \
             *:--length-scale | \
+            *:--drift | \
             *:--map | \
             *:--window | \
             *:--limit | \
@@ -187,6 +189,14 @@ _driftkit() {
             _driftkit_words 'engine history'
             return
             ;;
+        *:--detector)
+            _driftkit_words 'page-hinkley adwin psi ks sprt kswin'
+            return
+            ;;
+        *:--on-drift)
+            _driftkit_words 'keep reset'
+            return
+            ;;
         *:--format)
             _driftkit_words 'table markdown csv jsonl'
             return
@@ -206,7 +216,7 @@ _driftkit() {
             ;;
         gen)
             if [[ $cur == -* ]]; then
-                _driftkit_words '--preset --spec --print-spec --requests --lengths --length-scale --trace --trace-format --map --window --limit --rate-scale --sort --as --label --tokenizer --to --seed --on-error --rejects --config --manifest --debug --unbuffered --redact-prompt -h --help'
+                _driftkit_words '--preset --spec --print-spec --requests --lengths --length-scale --drift --trace --trace-format --map --window --limit --rate-scale --sort --as --label --tokenizer --to --seed --on-error --rejects --config --manifest --debug --unbuffered --redact-prompt -h --help'
             fi
             ;;
         estimate)
@@ -232,7 +242,7 @@ _driftkit() {
             ;;
         calibrate)
             if [[ $cur == -* ]]; then
-                _driftkit_words '--method --state --sort --live --fit --gpu --served-model --profile --batching --batch-size --batch-wait --dispatch --max-concurrency --max-num-batched-tokens --max-num-seqs --num-gpu-blocks --gpu-memory-utilization --block-size --max-model-len --long-prefill-token-threshold --enable-prefix-caching --no-enable-prefix-caching --scheduler-reserve-full-isl --no-scheduler-reserve-full-isl --watermark --async-scheduling --no-async-scheduling --power-cap --step-time-scale --unbuffered --redact-prompt --on-error --rejects --config --manifest --debug -h --help'
+                _driftkit_words '--method --state --sort --live --fit --drift --detector --alarms --on-drift --fail-on-drift --gpu --served-model --profile --batching --batch-size --batch-wait --dispatch --max-concurrency --max-num-batched-tokens --max-num-seqs --num-gpu-blocks --gpu-memory-utilization --block-size --max-model-len --long-prefill-token-threshold --enable-prefix-caching --no-enable-prefix-caching --scheduler-reserve-full-isl --no-scheduler-reserve-full-isl --watermark --async-scheduling --no-async-scheduling --power-cap --step-time-scale --unbuffered --redact-prompt --on-error --rejects --config --manifest --debug -h --help'
             else
                 _driftkit_paths -f
             fi

@@ -136,6 +136,7 @@ CASES = {
     "driftkit gen --lengths ": {"near-cap", "chat"},
     "driftkit report --color ": {"auto", "always", "never"},
     "driftkit calibrate --method ": set(names("calibrators")),
+    "driftkit calibrate --detector ": set(names("detectors")),
 }
 
 

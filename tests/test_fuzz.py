@@ -24,7 +24,7 @@ from driftkit import cli
 from driftkit.records.schema import FIELDS
 
 CASES = int(os.environ.get("FUZZ_CASES", "1000"))
-EXIT_STATUSES = {0, 1, 2, 3, 4}
+EXIT_STATUSES = {0, 1, 2, 3, 4, 5}
 
 COMMANDS: dict[str, tuple[str, list[list[str]]]] = {
     "gen": (

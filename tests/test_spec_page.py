@@ -25,6 +25,7 @@ OR_ANOTHER = {
     "phases": {"arrivals", "mix", "share", "requests", "duration_s"},
     "dependence": {"rank", "normal"},
     "lengths": {"words_per_token"},
+    "drift": {"category", "period_s", "until_s"},
 }
 
 

@@ -35,6 +35,7 @@ EXIT_STATUSES = {
     2: "usage",
     3: "finished, but some records were skipped or failed",
     4: "a gate of report --fail-if was crossed",
+    5: "drift was found by calibrate --fail-on-drift",
     INTERRUPTED: "interrupted",
     CLOSED_PIPE: "standard output closed",
     TERMINATED: "terminated",

@@ -48,6 +48,14 @@ TABLES: dict[str, dict[str, str]] = {
         "isotonic": "driftkit.calibration.isotonic:Isotonic",
         "quantile": "driftkit.calibration.quantile:Quantile",
     },
+    "detectors": {
+        "page-hinkley": "driftkit.calibration.drift.page_hinkley:PageHinkley",
+        "adwin": "driftkit.calibration.drift.adwin:Adwin",
+        "psi": "driftkit.calibration.drift.psi:Psi",
+        "ks": "driftkit.calibration.drift.ks:Ks",
+        "sprt": "driftkit.calibration.drift.sprt:Sprt",
+        "kswin": "driftkit.calibration.drift.kswin:Kswin",
+    },
 }
 
 _NOUNS = {
@@ -56,6 +64,7 @@ _NOUNS = {
     "traces": "trace format",
     "exports": "export format",
     "calibrators": "calibration method",
+    "detectors": "drift detector",
 }
 
 

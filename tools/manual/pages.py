@@ -20,6 +20,7 @@ SECTIONS = {
     "traces": "TRACE FORMATS",
     "exports": "EXPORT FORMATS",
     "calibrators": "METHODS",
+    "detectors": "DETECTORS",
 }
 FORMATS = ["driftkit-records 5", "driftkit-spec 5"]
 #: what other sections say better than the epilog of --help can

@@ -28,6 +28,7 @@ TABLES = {
     "trace_format": "traces",
     "export": "exports",
     "method": "calibrators",
+    "detectors": "detectors",
 }
 #: options that take the name of a packaged profile, by the parameter's name
 PROFILES = {"gpu": profiles.GPUS, "served_model": profiles.MODELS}

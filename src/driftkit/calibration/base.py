@@ -29,6 +29,10 @@ class Calibrator(Protocol):
         """Take in a completion. They come in order of `finished_s` within a run."""
         ...
 
+    def forget(self, tenant: str, finished_s: float) -> None:
+        """What was learned of a tenant before has been wrong since about `finished_s`: hold to it loosely."""
+        ...
+
     def start_run(self) -> None:
         """A new clock begins: what is known now counts as known from the start."""
         ...

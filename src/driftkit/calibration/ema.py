@@ -42,6 +42,9 @@ class Ema:
         history = self._biases.setdefault(category_of(record), History(1.0))
         history.append(finished_s, (1 - RATE) * history.latest[0] + RATE * measured)
 
+    def forget(self, tenant: str, finished_s: float) -> None:
+        """Nothing: it knows no tenants, and has forgotten what is 30 completions old."""
+
     def start_run(self) -> None:
         for history in self._biases.values():
             history.restart()

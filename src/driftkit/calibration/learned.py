@@ -2,23 +2,32 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from driftkit import registry
 from driftkit.calibration.base import Calibrator
+from driftkit.calibration.drift.watch import Watch
 from driftkit.calibration.state import StateFolder
 from driftkit.calibration.stream import Key, Learning, Stream
 from driftkit.errors import StateError, UsageError
 
 
 class Learned:
-    """The calibrators of a state folder, or of none. `method` None takes the state's, or the default."""
+    """The calibrators of a state folder, or of none. `method` None takes the state's, or the default.
+    `detectors` are those that watch for drift, if any.
+    """
 
-    def __init__(self, folder: StateFolder | None, method: str | None) -> None:
+    def __init__(self, folder: StateFolder | None, method: str | None, detectors: Sequence[str] = ()) -> None:
         self._folder = folder
         self._method = method
+        self._detectors = detectors
 
     def start(self, key: Key) -> Learning:
         """What to learn on from: the state for `key`, or a new calibrator when it holds nothing."""
-        return self.known(key) or Learning(_new(self._method or registry.names("calibrators")[0]), {})
+        known = self.known(key)
+        if known is not None:
+            return known
+        return Learning(_new(self._method or registry.names("calibrators")[0]), {}, watch=self._watch())
 
     def known(self, key: Key) -> Learning | None:
         """What the state holds for `key`, if anything."""
@@ -35,10 +44,16 @@ class Learned:
             calibrator = _new(method)
             calibrator.load_json(document["learned"])
             runs = {str(run): int(count) for run, count in document["runs"].items()}
+            watch, drift = self._watch(), document.get("drift")
+            if watch is not None and drift is not None:
+                watch.load_json(drift)
         except (KeyError, ValueError, TypeError, AttributeError, UsageError):
             hint = "restore it from a backup, or move it away to start anew"
             raise StateError(f"{self._folder.path}: damaged state for {'/'.join(key)}", hint=hint) from None
-        return Learning(calibrator, runs)
+        return Learning(calibrator, runs, drift=drift, watch=watch)
+
+    def _watch(self) -> Watch | None:
+        return Watch(self._detectors) if self._detectors else None
 
     def save(self, stream: Stream) -> None:
         """Write what `stream` has learned; where it learned nothing, nothing is written."""

@@ -25,6 +25,7 @@ from driftkit.records.schema import Record
 MEMORY = 300.0
 CELL_PRIOR = 10.0  # observations that the category's mean counts for in a cell
 CATEGORY_PRIOR = 1.0  # observations that "the estimate is right" counts for in a category
+KEPT = 1.0  # observations that what a tenant did before it drifted counts for
 FIRST_VARIANCE = 0.25  # of the log-ratio, before anything was seen: a factor of 1.6 either way
 LEAST_VARIANCE = 1e-4
 
@@ -71,6 +72,13 @@ class Ratio:
             log_ratio = min(log_ratio, WIDEST)
         for history in (overall, cell):
             history.append(finished_s, *_updated(Moments(*history.latest), log_ratio, hidden))
+
+    def forget(self, tenant: str, finished_s: float) -> None:
+        """Let the tenant's past count for KEPT observations in each of its cells."""
+        for (of, _), history in self._cells.items():
+            if of == tenant:
+                n, mean, variance = history.latest
+                history.append(finished_s, min(n, KEPT), mean, max(variance, FIRST_VARIANCE))
 
     def start_run(self) -> None:
         for histories in (self._categories.values(), self._cells.values()):

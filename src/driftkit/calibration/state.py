@@ -66,9 +66,18 @@ class StateFolder:
         finally:
             os.close(lock)  # which also unlocks it
 
-    def write(self, key: Key, method: str, learned: dict[str, Any], runs: dict[str, int]) -> None:
+    def write(
+        self,
+        key: Key,
+        method: str,
+        learned: dict[str, Any],
+        runs: dict[str, int],
+        drift: dict[str, Any] | None,
+    ) -> None:
         """Replace the file of `key`, whole or not at all. Call it under `writing`."""
-        content = {"key": list(key), "method": method, "runs": runs, "learned": learned}
+        content: dict[str, Any] = {"key": list(key), "method": method, "runs": runs, "learned": learned}
+        if drift is not None:
+            content["drift"] = drift
         write(self._file(key), _KIND, STATE_VERSION, content)
 
     def digest(self) -> str:

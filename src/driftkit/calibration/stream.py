@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from driftkit.calibration.base import Calibrator, add_calibrated
+from driftkit.calibration.drift.watch import Watch
 from driftkit.errors import FieldError
 from driftkit.records.schema import Record, checker
 
@@ -44,27 +45,35 @@ def key_of(record: Record, served_model: str | None = None) -> Key:
 
 @dataclass(slots=True)
 class Learning:
-    """A calibrator, the runs it knew at the start, and completions learned since per run."""
+    """A calibrator, the runs it knew at the start, and completions learned since per run.
+
+    `watch` looks out for drift; `drift` is what a state has of that, where nobody does this time.
+    """
 
     calibrator: Calibrator
     known_runs: dict[str, int]
     new_runs: dict[str, int] = field(default_factory=dict)
+    drift: dict[str, Any] | None = None
+    watch: Watch | None = None
 
-    def content(self) -> tuple[str, dict[str, Any], dict[str, int]]:
-        """What a state keeps of it: the method, what it has learned, and from which runs."""
+    def content(self) -> tuple[str, dict[str, Any], dict[str, int], dict[str, Any] | None]:
+        """What a state keeps of it: the method, what it has learned, from which runs, and the drift's."""
         new = {run: self.known_runs.get(run, 0) + n for run, n in self.new_runs.items() if run}
         runs = {**self.known_runs, **new}
-        return self.calibrator.name, self.calibrator.to_json(), runs
+        drift = self.watch.to_json() if self.watch is not None else self.drift
+        return self.calibrator.name, self.calibrator.to_json(), runs, drift
 
 
 class Stream:
     """Completions, run after run. `live` takes them as they come and knows no instants.
 
     `start(key)` is asked once per key for what to start from. A run that is known already is calibrated
-    but not learned again, and named in `repeated`.
+    but not learned again, and named in `repeated`. `reset`: after real drift of a tenant its past is
+    forgotten.
     """
 
-    def __init__(self, start: Callable[[Key], Learning], *, live: bool = False) -> None:
+    def __init__(self, start: Callable[[Key], Learning], *, live: bool = False, reset: bool = False) -> None:
+        self._reset = reset
         self._start_from = start
         self._live = live
         #: a run of which an earlier call has learned the beginning: this one learns the rest
@@ -74,6 +83,7 @@ class Stream:
         self._closed: set[str] = set()
         self.learning: dict[Key, Learning] = {}
         self.repeated: set[str] = set()
+        self._late_alarms: list[Record] = []
 
     def calibrate(self, record: Record) -> None:
         """Add `cal_*` to a completion; FieldError when it is out of order."""
@@ -92,17 +102,52 @@ class Stream:
         known_before = math.inf if self._live or due is None else due
         add_calibrated(record, self._of(record).calibrator, known_before)
 
+    def watch(self, record: Record) -> list[Record]:
+        """The alarms that a calibrated completion raises, named in its `cal_drift`, and before them those
+        that the run before has left. A run that is known already raises none.
+        """
+        learning = self._of(record)
+        alarms: list[Record] = []
+        if learning.watch is not None and record.get("status", "ok") == "ok" and not self._repeats(record):
+            alarms = learning.watch.observe(record)
+        if alarms:
+            record["cal_drift"] = " ".join(alarm["detector"] for alarm in alarms)
+            self._heed(learning, alarms)
+        late, self._late_alarms = self._late_alarms, []
+        return late + alarms
+
+    def end_watch(self) -> list[Record]:
+        """The alarms of what came last, when nothing more comes."""
+        self._end_watches()
+        return self._late_alarms
+
     def learn(self, record: Record) -> None:
         """Learn a completion, after it was calibrated if it is to be."""
         run = record.get("run_id") or ""
         learning = self._of(record)
-        if run and run in learning.known_runs and run != self.resumed:
+        if self._repeats(record):
             self.repeated.add(run)
         elif record.get("status", "ok") == "ok":
             learning.calibrator.learn(record, record["finished_s"])
             learned = learning.new_runs[run] = learning.new_runs.get(run, 0) + 1
             if self._live and learned % _FORGET_EVERY == 0:
                 learning.calibrator.start_run()  # nobody asks what was known before
+
+    def _repeats(self, record: Record) -> bool:
+        run = record.get("run_id") or ""
+        return run != "" and run in self._of(record).known_runs and run != self.resumed
+
+    def _end_watches(self) -> None:
+        for learning in self.learning.values():
+            if learning.watch is not None:
+                alarms = learning.watch.end_run(self._last_finish)
+                self._heed(learning, alarms)
+                self._late_alarms += alarms
+
+    def _heed(self, learning: Learning, alarms: list[Record]) -> None:
+        for alarm in alarms:
+            if self._reset and alarm["action"] == "refit-recent":
+                learning.calibrator.forget(alarm.get("tenant") or "", alarm["at_s"])
 
     def _of(self, record: Record) -> Learning:
         key = key_of(record)
@@ -117,6 +162,7 @@ class Stream:
             raise FieldError("run_id", f"run {run} continues after another run", hint=hint)
         if self._run is not None:
             self._closed.add(self._run)
+            self._end_watches()
         self._run = run
         for learning in self.learning.values():
             learning.calibrator.start_run()

@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import ExitStack, nullcontext
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from driftkit.commands.configuration import given
+from driftkit.commands.configuration import Lines, given
 from driftkit.commands.keeping import Keeper
 from driftkit.commands.simulator import setup_of, simulator_options
 from driftkit.commands.stdio import Outcome, filter_options, output_options, reading, stdout
-from driftkit.registry import names
+from driftkit.registry import load, names
 
 if TYPE_CHECKING:
     from driftkit.engines.sim.fit import Error, Fit, Observed, Run
     from driftkit.engines.sim.simulation import Setup
+    from driftkit.records.schema import Record
 
+DRIFT_FOUND = 5
+DRIFT = ("drift", "detectors", "alarms", "on_drift", "fail_on_drift")
+LEARNING = ("method", "state", "sort_input", "live", "unbuffered", "redact_prompt")
 #: options of the simulator whose values are in a profile
 HELD = {
     *("gpu", "served_model", "profile"),
@@ -38,6 +42,16 @@ HELD = {
     "With --fit history the lengths of the outputs are counted, by tenant and category, and replace what the "
     "--state had of each served model: give all completions that are to count. Nothing is written to "
     "standard output.\n\n"
+    "With --drift each tenant is watched: what came against what was estimated (the residual), by its "
+    "level or its distribution, and inputs, which are the mix of categories, prompt_tokens, and the "
+    "estimate without its correction. An alarm is a record of kind alarm after the completion that raised "
+    "it, whose cal_drift names the detector. Its action is warn where inputs alone have drifted, which "
+    "leaves what was learned right; refit where residuals have, with inputs; and refit-recent where "
+    "residuals have without: then what came before since_s is no longer true. Without drift the default "
+    "detectors raise less than one alarm in 100,000 completions on average. Completions are held against "
+    "each other in the order in which they started, inputs in that in which they arrived, so that an "
+    "alarm waits for those before. With --state the watch goes on where it ended; detectors that are not "
+    "called this time are forgotten.\n\n"
     "With --fit engine nothing is learned of estimates: the simulator's constants are fitted to completions "
     "of a real run, and the profile is written that --profile of run and schedule reads. The requests are "
     "replayed as they were offered, with their lengths, on the simulator that the options describe; its "
@@ -71,6 +85,29 @@ HELD = {
     help="Fit to completions what is named: engine, the simulator's constants, written as a profile; "
     "history, the lengths that estimate --model history goes by, kept in the --state.",
 )
+@click.option("--drift", is_flag=True, help="Look out for drift; every option below of it includes this.")
+@click.option(
+    "--detector",
+    "detectors",
+    metavar="NAME",
+    type=Lines(),
+    multiple=True,
+    help="By this detector: " + ", ".join(names("detectors")) + ". Repeatable.  [default: the first four]",
+)
+@click.option(
+    "--alarms",
+    metavar="FILE",
+    type=click.Path(dir_okay=False),
+    help="Write alarms there, not among records.",
+)
+@click.option(
+    "--on-drift",
+    type=click.Choice(["keep", "reset"]),
+    default="keep",
+    show_default=True,
+    help="After real drift (refit-recent), keep what was learned of the tenant, or let it count little.",
+)
+@click.option("--fail-on-drift", is_flag=True, help="Exit status 5 when residuals have drifted.")
 @simulator_options
 @output_options
 @filter_options
@@ -80,6 +117,11 @@ def command(
     state: str | None,
     sort_input: bool,
     live: bool,
+    drift: bool,
+    detectors: tuple[str, ...],
+    alarms: str | None,
+    on_drift: str,
+    fail_on_drift: bool,
     fitting: str | None,
     on_error: str,
     rejects: str | None,
@@ -91,26 +133,26 @@ def command(
 
     Adds cal_output_tokens and cal_bias_ratio to every completion: the estimate as it would have been with
     what was known at its arrival. With --state the result is kept for estimate; a run learned once is not
-    learned again.
+    learned again. With --drift it tells when a tenant's answers or requests are no longer what they were.
     """
     from driftkit.calibration.learned import Learned
     from driftkit.calibration.state import StateFolder
     from driftkit.calibration.stream import Stream, check_completion, in_order
-    from driftkit.records.io import Writer
-    from driftkit.records.schema import Record
+    from driftkit.records.io import Writer, records_beside
 
     outcome = Outcome("calibrate")
     if fitting == "history":
-        _refuse(("method", "sort_input", "live", "unbuffered", "redact_prompt", *simulator), "--fit history")
+        _refuse({*LEARNING, *DRIFT, *simulator} - {"state"}, "--fit history")
         return _fit_history(outcome, state, files, on_error, rejects)
     if fitting is not None:
-        not_its = ("method", "state", "sort_input", "live", "unbuffered", "redact_prompt", "power_cap")
-        _refuse(not_its, "--fit engine")
+        _refuse((*LEARNING, *DRIFT, "power_cap"), "--fit engine")
         beside = _beside(simulator)
         return _fit_engine(outcome, setup_of(simulator), beside, files, on_error, rejects)
     for option in simulator:
         if given(option):
             raise click.UsageError(f"{_option(option)} goes with --fit engine", click.get_current_context())
+    watched = drift or any(given(option) for option in DRIFT)
+    watchers = _watchers(detectors, fail_on_drift) if watched else ()
     writer = Writer(stdout(), unbuffered=unbuffered or live, redact=redact_prompt)
 
     def checked(record: Record) -> Record:
@@ -124,8 +166,20 @@ def command(
         folder = StateFolder(state) if state is not None else None
         if folder is not None:
             stack.enter_context(folder.writing())
-        learned = Learned(folder, method)
-        stream = Stream(learned.start, live=live)
+        learned = Learned(folder, method, watchers)
+        stream = Stream(learned.start, live=live, reset=on_drift == "reset")
+        alarm_to: Callable[[Record], None] = writer.write
+        if alarms is not None:
+            alarm_to = stack.enter_context(records_beside("--alarms", alarms, files, unbuffered or live))
+        drifted = False
+
+        def raise_alarms(raised: list[Record]) -> None:
+            nonlocal drifted
+            for alarm in raised:
+                alarm_to(alarm)
+                outcome.warn(_said(alarm))
+                drifted |= alarm["drift_of"] == "residual"
+
         keeper = None
         if folder is not None and live:
             keeper = stack.enter_context(Keeper(folder, stream, outcome.warn_once))
@@ -134,7 +188,9 @@ def command(
         def take(record: Record) -> None:
             with lock:
                 stream.calibrate(record)
+                raised = stream.watch(record)
                 writer.write(record)
+                raise_alarms(raised)
                 stream.learn(record)
 
         reader = stack.enter_context(reading(outcome, files, on_error, rejects))
@@ -145,6 +201,8 @@ def command(
         else:
             for _ in reader.records("completion", take, untouched):
                 pass
+        with lock:
+            raise_alarms(stream.end_watch())
         stdout().flush()  # what is learned is kept only once what was read is out
         if keeper is None:
             learned.save(stream)
@@ -155,7 +213,31 @@ def command(
                 f"run {run} was learned before: the state does not change, and its calibrated estimates "
                 "come from one who knew the answers"
             )
-    return outcome.status
+    return DRIFT_FOUND if drifted and fail_on_drift else outcome.status
+
+
+def _watchers(detectors: tuple[str, ...], fail_on_drift: bool) -> tuple[str, ...]:
+    """The detectors to call; UsageError for a name that is none."""
+    detectors = tuple(dict.fromkeys(detectors)) or tuple(names("detectors")[:4])
+    residual = ["residual" in load("detectors", name).watches for name in detectors]
+    if fail_on_drift and not any(residual):
+        text = "--fail-on-drift needs a detector of residuals: " + ", ".join(detectors) + " watch inputs"
+        raise click.UsageError(text, click.get_current_context())
+    return detectors
+
+
+def _said(alarm: Record) -> str:
+    """An alarm in one line."""
+    found = f"{alarm['statistic']:.4g} > {alarm['threshold']:.4g}"
+    advice = {
+        "warn": "what was learned still holds",
+        "refit": "the estimator needs a new fit",
+        "refit-recent": "the estimator needs a new fit on what came since",
+    }
+    return (
+        f"drift: tenant {alarm.get('tenant', 'without a name')}: {alarm['detector']} of {alarm['drift_of']} "
+        f"{found} at {alarm['at_s']:.6g} s, since {alarm['since_s']:.6g} s: {advice[alarm['action']]}"
+    )
 
 
 def _option(parameter: str) -> str:
@@ -223,7 +305,7 @@ def _fit_engine(
     from driftkit.engines.sim import fit as fitting
     from driftkit.errors import DriftkitError, UsageError
     from driftkit.policies.base import Policy, of_run
-    from driftkit.records.schema import Record, checker
+    from driftkit.records.schema import checker
     from driftkit.records.unique import UniqueIds
 
     if start.step_time_scale != 1:

@@ -61,6 +61,16 @@ if TYPE_CHECKING:
     type=Numbers(0, min_open=True),
     help="Multiply the length model's median, to see what hangs on it.  [default: 1]",
 )
+@click.option(
+    "--drift",
+    "drifts",
+    metavar="KEY=VALUE,...",
+    type=Lines(),
+    multiple=True,
+    help="Move lengths, rates or mixes from an instant on: kind=step|ramp|season,at=SECONDS,factor=F, and "
+    "where wanted what=lengths|rate|mix, tenant=NAME, category=NAME, until=SECONDS, period=SECONDS. "
+    "Repeatable.",
+)
 @click.option("--trace", metavar="FILE", help="Read this trace (gzipped or not; - is standard input).")
 @click.option(
     "--trace-format",
@@ -116,6 +126,7 @@ def command(
     requests: int | None,
     lengths: str | None,
     length_scale: float | None,
+    drifts: tuple[str, ...],
     spec: str | None,
     print_spec: str | None,
     trace: str | None,
@@ -160,13 +171,18 @@ def command(
     if trace is None:
         _only_with("--trace", outcome, maps=maps, window=window, limit=limit, label=label)
         _only_with("--trace", outcome, rate_scale=rate_scale, sort=sort or None, **{"as": kind})
-        records = _made(outcome, preset, spec or "-", seed, requests, lengths, length_scale)
+        records = _made(outcome, preset, spec or "-", seed, requests, lengths, length_scale, drifts)
     else:
         from driftkit.workload.traces import Options
         from driftkit.workload.traces.slicing import parse_window
 
         _only_with(
-            "--preset and --spec", outcome, requests=requests, lengths=lengths, length_scale=length_scale
+            "--preset and --spec",
+            outcome,
+            requests=requests,
+            lengths=lengths,
+            length_scale=length_scale,
+            drifts=drifts,
         )
         options = Options(seed, parse_window(window) if window else None, maps, tokenizer, label)
         records = _trace(
@@ -185,7 +201,7 @@ def _only_with(option: str, outcome: Outcome, **given: object) -> None:
     """UsageError for the first option that was given though it belongs with `option`."""
     for name, value in given.items():
         if value not in (None, ()) and on_command_line({"as": "kind"}.get(name, name)):
-            flag = "--map" if name == "maps" else "--" + name.replace("_", "-")
+            flag = "--" + {"maps": "map", "drifts": "drift"}.get(name, name.replace("_", "-"))
             other = "--preset and --spec" if option == "--trace" else "--trace"
             raise click.UsageError(
                 f"{flag} goes with {option}, not with {other}", click.get_current_context()
@@ -200,10 +216,11 @@ def _made(
     requests: int | None,
     lengths: str | None,
     length_scale: float | None,
+    drifts: tuple[str, ...],
 ) -> Iterator[Record]:
     """The workload of a preset, or of the spec at `path`."""
     from driftkit.commands.stdio import reading
-    from driftkit.errors import DriftkitError, LineError
+    from driftkit.errors import DriftkitError, LineError, UsageError
     from driftkit.records.io import readable
     from driftkit.workload import generate
     from driftkit.workload.spec import read
@@ -218,6 +235,11 @@ def _made(
         workload = read(data, lengths, length_scale or 1.0)
     except LineError as error:
         raise DriftkitError(f"{name}: {error.message}", hint=error.hint) from None
+    for text in drifts:
+        try:
+            workload = workload.drifting(text)
+        except LineError as error:
+            raise UsageError(f"--drift: {error.message}", hint=error.hint) from None
     return generate.requests(workload, seed, requests)
 
 

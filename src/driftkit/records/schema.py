@@ -16,7 +16,8 @@ Check = Callable[[Record], None]
 Type = Literal["string", "integer", "number", "boolean", "array"]
 
 SCHEMA = 1
-KINDS = ("request", "completion", "summary", "step", "telemetry")
+KINDS = ("request", "completion", "summary", "step", "telemetry", "alarm")
+ACTIONS = ("warn", "refit", "refit-recent")
 STATUSES = ("ok", "error", "timeout", "rejected", "cancelled")
 
 PRIVATE = ("prompt", "messages", "output_text")  # what a user has written, and what was answered
@@ -93,9 +94,10 @@ def _bytes(name: str, stage: str, doc: str) -> Field:
 
 STEPS = "run --steps"
 TELEMETRY = "run --telemetry"
+ALARM = "calibrate --drift"
 
 _FIELDS = (
-    Field("kind", "string", "gen", "what the record is: request, completion, summary, step or telemetry"),
+    Field("kind", "string", "gen", "what the record is: " + ", ".join(KINDS)),
     Field("schema", "integer", "gen", "the schema's major version, 1", minimum=1, maximum=MOST),
     Field("id", "string", "gen", "the request's name, unique within a run"),
     Field("tenant", "string", "gen", "who sent it"),
@@ -228,6 +230,19 @@ _FIELDS = (
     _tokens("cal_output_tokens_p10", "calibrate", "a length that one output in ten stays under, likewise"),
     _tokens("cal_output_tokens_p90", "calibrate", "a length that nine outputs in ten stay under, likewise"),
     _ratio("cal_bias_ratio", "calibrate", "the calibration factor known at its arrival"),
+    Field("cal_drift", "string", "calibrate", "the detectors whose alarm it raised, one after the other"),
+    Field("detector", "string", ALARM, "who raises the alarm"),
+    Field("drift_of", "string", ALARM, "what has drifted: residual, or an input by its field"),
+    Field("statistic", "number", ALARM, "what the detector has found", 0, MOST),
+    Field("threshold", "number", ALARM, "what that has passed", 0, MOST),
+    _seconds("since_s", ALARM, "since when, as far as the detector can tell; 0: since before this run"),
+    Field(
+        "action",
+        "string",
+        ALARM,
+        "what to do: warn; refit; or refit-recent, on nothing from before since_s",
+        choices=ACTIONS,
+    ),
 )
 
 FIELDS: dict[str, Field] = {field.name: field for field in _FIELDS}

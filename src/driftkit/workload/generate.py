@@ -19,7 +19,7 @@ from operator import itemgetter
 from driftkit import rng
 from driftkit.errors import DriftkitError
 from driftkit.records.schema import LATEST_S, MOST, SCHEMA, Record
-from driftkit.workload import prefixes
+from driftkit.workload import drift, prefixes
 from driftkit.workload.arrivals import Arrivals
 from driftkit.workload.prompts import prompt
 from driftkit.workload.spec import Phase, Spec, Tenant
@@ -90,6 +90,7 @@ class _Kind:
         self.dependence = settings.dependence
         self.cap = MOST if settings.max_tokens is None else settings.max_tokens
         self.category = category or ""
+        self.drifts = spec.drifts_of("lengths", tenant.name, category)
         self.head: Record = dict(tenant.fields)
         if category is not None:
             self.head["category"] = category
@@ -120,15 +121,16 @@ class _Kind:
         }
         if session is not None:
             record.update(session)
+        factor = drift.ratio(self.drifts, arrival_s)
         if self.input is None:
             record["prompt"] = prompt(number, tenant, self.category, topic_u, template_u, angle_u)
-            tokens = self.output.tokens(length_u, self.cap)
+            tokens = self.output.tokens(length_u, self.cap, factor)
         elif self.dependence is None:
             record["prompt_tokens"] = context + self.input.tokens(input_u)
-            tokens = self.output.tokens(length_u, self.cap)
+            tokens = self.output.tokens(length_u, self.cap, factor)
         else:
             record["prompt_tokens"] = context + self.input.tokens_at(input_u)
-            tokens = self.output.tokens_at(self.dependence.output(input_u, length_u), self.cap)
+            tokens = self.output.tokens_at(self.dependence.output(input_u, length_u), self.cap, factor)
         record.update(self.tail)
         record["trace_output_tokens"] = tokens
         if self.output.words is not None:
@@ -149,12 +151,24 @@ class _Sender:
         self.ids = f"{spec.name}-{seed}-" + (f"{place + 1}-" if phase.name else "")
         self.block_tokens = spec.block_tokens
         self.kinds = [_Kind(spec, phase, tenant, category) for category in mix or [None]]
-        self.sums = list(accumulate(mix.values() if mix else [1.0]))
+        self.shares = list(mix.values()) if mix else [1.0]
+        self.sums = list(accumulate(self.shares))
+        self.mix_drifts = [spec.drifts_of("mix", tenant.name, category) for category in mix or ()]
+        self.mix_drifts = self.mix_drifts if any(self.mix_drifts) else []
+        self.rate_drifts = spec.drifts_of("rate", tenant.name)
         turns = tenant.sessions.requests if tenant.sessions is not None else 1.0
         self.stretch = turns / phase.rate_ratio  # a session is as many requests, and the rate counts those
 
-    def kind(self, u: float) -> _Kind:
-        return self.kinds[min(bisect_right(self.sums, u * self.sums[-1]), len(self.kinds) - 1)]
+    def kind(self, u: float, time_s: float) -> _Kind:
+        sums = self.sums
+        if self.mix_drifts:
+            ratios = [drift.ratio(drifts, time_s) for drifts in self.mix_drifts]
+            sums = list(accumulate(share * ratio for share, ratio in zip(self.shares, ratios, strict=True)))
+        return self.kinds[min(bisect_right(sums, u * sums[-1]), len(self.kinds) - 1)]
+
+    def pace(self, time_s: float) -> float:
+        """What the rate is multiplied with."""
+        return drift.ratio(self.rate_drifts, time_s)
 
     def opening(self, u: float) -> tuple[int, list[int]]:
         """Tokens and block hashes of the prefix that a request or a session begins with."""
@@ -168,7 +182,7 @@ class _Sender:
         name = self.tenant.named(copy)
         id_ = f"{self.ids}{name}-{nth:06d}"
         stream = f"{self.stream}{name}\0{nth}"
-        kind = self.kind(draws[2])
+        kind = self.kind(draws[2], arrival_s)
         context, opening = self.opening(draws[3])
         sessions = self.tenant.sessions
         if sessions is None:
@@ -212,24 +226,32 @@ def _shared(
     """Each arrival of the phase's process is some tenant's, by their shares."""
     process = phase.arrivals
     assert process is not None
-    sums = list(accumulate(sender.tenant.share * sender.count for sender in senders))
+    shares = [sender.tenant.share * sender.count for sender in senders]
+    sums = steady = list(accumulate(shares))
+    drifting = any(sender.rate_drifts for sender in senders)
     draw = process.first
+    arrival_s = start
     at = 0.0 if process.clock else start
     stretch = 1 / phase.rate_ratio
     for gap_u, kind_u, tenant_u, category_u, prefix_u, *draws in _uniforms(seed, f"{spec.name}/{phase.name}"):
-        at += draw(gap_u, kind_u) * stretch
+        gap = draw(gap_u, kind_u) * stretch
+        at += gap * (steady[-1] / sums[-1]) if drifting else gap
         arrival_s = start + process.clock(at) if process.clock else at
         if arrival_s >= end:
             return
         draw = process.gap
         number += 1
+        if drifting:  # of the next gap too: a rate is that at the arrival before
+            paced = (share * each.pace(arrival_s) for share, each in zip(shares, senders, strict=True))
+            sums = list(accumulate(paced))
         share = tenant_u * sums[-1]
         place = min(bisect_right(sums, share), len(sums) - 1)
         sender = senders[place]
         copy = 0
         if sender.count > 1:
-            copy = min(int((sums[place] - share) / sender.tenant.share), sender.count - 1)
-        kind = sender.kind(category_u)
+            one = sender.tenant.share * (sender.pace(arrival_s) if drifting else 1.0)
+            copy = min(int((sums[place] - share) / one), sender.count - 1)
+        kind = sender.kind(category_u, arrival_s)
         context, hashes = sender.opening(prefix_u)
         name = sender.tenant.named(copy)
         record = kind.request(f"{spec.name}-{seed}-{number:06d}", name, arrival_s, number, draws, context)
@@ -274,7 +296,7 @@ def _own(senders: Sequence[_Sender], seed: int, start: float, end: float) -> Ite
         copy = tenant - begins[sender_]
         draws = rng.uniforms(seed, sender_.stream + sender_.tenant.named(copy), nth)
         process = _process(sender_)
-        at += process.gap(draws[0], draws[1]) * sender_.stretch
+        at += process.gap(draws[0], draws[1]) * sender_.stretch / sender_.pace(arrival_s)
         following = start + process.clock(at) if process.clock else at
         turns = sender_.session(copy, nth, arrival_s, draws)
         if following < end:

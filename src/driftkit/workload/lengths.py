@@ -124,13 +124,13 @@ class LengthModel:
         """The same model with its medians (or edges) times `factor`."""
         return replace(self, distribution=self.distribution.scaled(factor))
 
-    def tokens(self, u: float, cap: int = MOST) -> int:
-        """Whole tokens, from a uniform in [0, 1), cut at `cap` as an engine cuts."""
-        return self._cut(self.distribution.draw(u, cap), cap)
+    def tokens(self, u: float, cap: int = MOST, factor: float = 1.0) -> int:
+        """Whole tokens, from a uniform in [0, 1), times `factor`, cut at `cap` as an engine cuts."""
+        return self._cut(self.distribution.draw(u, cap) * factor, cap)
 
-    def tokens_at(self, u: float, cap: int = MOST) -> int:
+    def tokens_at(self, u: float, cap: int = MOST, factor: float = 1.0) -> int:
         """The same, but never falling in `u`."""
-        return self._cut(self.distribution.quantile(u, cap), cap)
+        return self._cut(self.distribution.quantile(u, cap) * factor, cap)
 
     def _cut(self, length: float, cap: int) -> int:
         most = cap if cap < self.longest else self.longest

@@ -15,8 +15,9 @@ from typing import Any
 from driftkit.errors import FieldError, UsageError, near_or_known
 from driftkit.records.schema import FIELDS, LATEST_S, MOST
 from driftkit.records.toml_table import Table, parse
-from driftkit.workload import arrivals, lengths, prefixes, sessions
+from driftkit.workload import arrivals, drift, lengths, prefixes, sessions
 from driftkit.workload.arrivals import Arrivals
+from driftkit.workload.drift import Drift
 from driftkit.workload.lengths import Dependence, LengthModel, Models
 from driftkit.workload.prefixes import Prefix
 from driftkit.workload.prompts import TEMPLATES
@@ -93,6 +94,22 @@ class Spec:
     mix: Mix | None
     categories: Mapping[str, Settings]
     settings: Settings
+    drifts: tuple[Drift, ...] = ()
+
+    def drifting(self, text: str) -> Spec:
+        """With the drift that an option's text describes too; LineError when it does not fit."""
+        tenants = [tenant.name for tenant in self.tenants]
+        return replace(
+            self, drifts=(*self.drifts, drift.read(drift.parse(text), tenants, self.categories, unit=""))
+        )
+
+    def drifts_of(self, what: str, tenant: str, category: str | None = None) -> tuple[Drift, ...]:
+        """Those that move `what` of a tenant's requests of a category."""
+        return tuple(
+            each
+            for each in self.drifts
+            if each.what == what and each.tenant in (None, tenant) and each.category in (None, category)
+        )
 
     def mix_of(self, tenant: Tenant, phase: Phase) -> Mix | None:
         """The shares of the categories: the tenant's own, else the phase's, else the file's."""
@@ -163,9 +180,12 @@ class _Reader:
         )
         shared = arrivals.read(table.table("arrivals")) if "arrivals" in table else None
         duration_s = self._duration(table)
+        names = [tenant.name for tenant in spec.tenants]
+        drifts = tuple(drift.read(each, names, self.categories) for each in table.tables("drift"))
         table.done()
         if not spec.tenants:
             raise table.wrong("tenants", "expected at least one [[tenants]], got none")
+        spec = replace(spec, drifts=drifts)
         spec = self._phased(spec, shared, duration_s)
         self._check_names(spec)
         self._check_arrivals(spec)
