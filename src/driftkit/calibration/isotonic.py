@@ -69,7 +69,7 @@ class Window:
         self.points = deque(points, maxlen=WINDOW)
         self._new = 0
         self._times: list[float] = []
-        self._fits: list[Fit] = []
+        self._fits: list[Fit | None] = []
         self.restart()
 
     def at(self, before: float) -> Fit | None:
@@ -84,6 +84,13 @@ class Window:
             self._new = 0
             self._times.append(time)
             self._fits.append(_fitted(self.points))
+
+    def empty(self, time: float) -> None:
+        """What was known until `time` is not known after."""
+        self.points.clear()
+        self._new = 0
+        self._times.append(time)
+        self._fits.append(None)
 
     def rows(self) -> list[list[float]]:
         return [list(point) for point in self.points]
@@ -124,6 +131,12 @@ class Isotonic:
             if window is None:
                 window = self._windows[key] = Window()
             window.append(finished_s, point)
+
+    def forget(self, tenant: str, finished_s: float) -> None:
+        """Begin the tenant's windows anew: until there is more, it is as others of its categories."""
+        for key, window in self._windows.items():
+            if len(key) == 2 and key[0] == tenant:
+                window.empty(finished_s)
 
     def start_run(self) -> None:
         for window in self._windows.values():

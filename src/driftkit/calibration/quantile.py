@@ -42,6 +42,7 @@ LEVELS = (0.1, 0.5, 0.9)
 _Z = tuple(_NORMAL.inv_cdf(level) for level in LEVELS)
 _DENSITY = tuple(_NORMAL.pdf(z) for z in _Z)
 
+KEPT = 10.0  # completions that what was learned before a drift counts for
 FIRST_SIGMA = 0.5  # of the log-ratio, before anything was seen: P10 and P90 are a factor of 1.9 away
 LEAST_SIGMA = 0.01  # steps stay above 0 where all outputs are alike
 
@@ -101,6 +102,13 @@ class Quantile:
                 min(max(term + rate * step, -WIDEST), WIDEST) for term, step in zip(terms, steps, strict=True)
             )
             history.append(finished_s, min(n + 1, MEMORY), *moved)
+
+    def forget(self, tenant: str, finished_s: float) -> None:
+        """Let the tenant's terms go as fast as after KEPT completions."""
+        for group, history in self._terms.items():
+            if group[0] != "category" and group[1] == tenant:
+                n, *terms = history.latest
+                history.append(finished_s, min(n, KEPT), *terms)
 
     def start_run(self) -> None:
         for history in self._terms.values():

@@ -260,7 +260,6 @@ def _fit_history(
     from driftkit.calibration.state import StateFolder
     from driftkit.errors import DriftkitError
     from driftkit.estimation.history import History, check_completion
-    from driftkit.records.schema import Record
 
     if state is None:
         raise click.UsageError("--fit history needs --state", click.get_current_context())

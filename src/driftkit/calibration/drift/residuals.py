@@ -20,7 +20,7 @@ from __future__ import annotations
 from collections import deque
 from typing import Any
 
-from driftkit.calibration.ratio import WIDEST
+from driftkit.calibration.censored import WIDEST
 
 WIDTH = 0.05  # of a bin in log(actual / estimate): 5 % of a length
 BINS = round(2 * WIDEST / WIDTH)
