@@ -25,6 +25,7 @@ TABLES: dict[str, dict[str, str]] = {
         "table": "driftkit.estimation.table:Table",
         "prompt-length": "driftkit.estimation.prompt_length:PromptLength",
         "history": "driftkit.estimation.history:History",
+        "regressor": "driftkit.estimation.regression:Regression",
         "oracle": "driftkit.estimation.oracle:Oracle",
     },
     "traces": {

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import click
 
@@ -11,6 +11,15 @@ from driftkit.registry import names
 
 if TYPE_CHECKING:
     from driftkit.records.schema import Record
+
+BATCH = 512  # records that are estimated at once, at most
+
+
+class Asked(NamedTuple):
+    """A record, and whether it still waits for its estimate."""
+
+    record: Record
+    waits: bool
 
 
 @click.command(
@@ -74,10 +83,19 @@ def command(
     from driftkit.calibration.corrections import Corrections
     from driftkit.calibration.state import StateFolder
     from driftkit.calibration.stream import key_of
-    from driftkit.estimation.base import Correction, NoCorrection, annotate, build, count_prompt
+    from driftkit.estimation.base import (
+        Correction,
+        NoCorrection,
+        annotate,
+        build,
+        count_prompt,
+        estimate_many,
+    )
     from driftkit.estimation.tokenizers import load as load_tokenizer
+    from driftkit.records.batches import in_batches
     from driftkit.records.io import Writer
     from driftkit.records.schema import check_prompt, checker
+    from driftkit.records.stoppable import stoppable
     from driftkit.registry import load
 
     outcome = Outcome("estimate")
@@ -86,11 +104,22 @@ def command(
     folder = StateFolder(state) if state is not None else None
     at = folder.path if folder is not None else None
     estimator = build(load("estimators", model), at, served_model, outcome.warn_once)
+    at_once = hasattr(estimator, "estimate_many")
     learned = Corrections(folder, outcome.warn, follow=follow) if folder is not None else None
     uncorrected = NoCorrection()
     check = checker(
         ("id", "arrival_s", *estimator.reads),
-        ("tenant", "tier", "category", "prompt", "messages", "prompt_tokens", "max_tokens", "est_tokenizer"),
+        (
+            "tenant",
+            "tier",
+            "category",
+            "prompt",
+            "messages",
+            "prompt_tokens",
+            "max_tokens",
+            "turn",
+            "est_tokenizer",
+        ),
     )
 
     def correction(record: Record) -> Correction:
@@ -98,24 +127,42 @@ def command(
             return uncorrected
         return learned.of(key_of({**record, "est_model": estimator.name}, served_model))
 
-    def estimate(record: Record) -> Record:
+    def prepared(record: Record) -> Record:
         check(record)
         check_prompt(record)
         record.setdefault("kind", "request")
         record.setdefault("schema", 1)
         count_prompt(record, counter.count, counter.name)
-        annotate(record, estimator, correction(record))
         return record
 
-    def other(record: Record) -> Record:
+    def one(record: Record) -> Asked:
+        """A record that the estimator takes by itself, done; one that waits for others, asked for."""
+        prepared(record)
+        if not at_once:
+            annotate(record, estimator, correction(record))
+        return Asked(record, at_once)
+
+    def other(record: Record) -> Asked:
         """A recorded completion without an estimate gets the one that it would have had."""
         recorded = record.get("kind") == "completion" and record.get("est_output_tokens") is None
         if not recorded:
-            return record
+            return Asked(record, False)
         reader.taken += 1
-        return estimate(record)
+        return one(record)
 
-    with reading(outcome, files, on_error, rejects) as reader:
-        for record in reader.records("request", estimate, other):
-            writer.write(record)
+    if not at_once:
+        with reading(outcome, files, on_error, rejects) as reader:
+            for asked in reader.records("request", one, other):
+                writer.write(asked.record)
+        return outcome.status
+    # read by a thread: what comes one by one is estimated at once, and a flood many at a time
+    with reading(outcome, files, on_error, rejects, wrapped=stoppable) as reader:
+        for batch in in_batches(reader.records("request", one, other), BATCH):
+            estimates = iter(estimate_many(estimator, [asked.record for asked in batch if asked.waits]))
+            for record, waits in batch:
+                if waits:
+                    annotate(record, estimator, correction(record), next(estimates))
+                writer.write(record)
+            if len(batch) < BATCH:  # somebody may wait
+                writer.flush()
     return outcome.status

@@ -151,11 +151,12 @@ def command(
     from driftkit.calibration.state import StateFolder
     from driftkit.calibration.stream import Key, Learning, Stream
     from driftkit.commands.intake import Intake
-    from driftkit.commands.serving import Serving, stoppable
+    from driftkit.commands.serving import Serving
     from driftkit.commands.sink import output
     from driftkit.records.completion import completion, cut_by_the_engine, in_order_of_arrival
     from driftkit.records.io import Writer
     from driftkit.records.run_id import RunId
+    from driftkit.records.stoppable import stoppable
 
     outcome = Outcome("run")
     _check_options(engine)

@@ -14,9 +14,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from io import BufferedReader
 from pathlib import Path
-from typing import IO, Any, cast
+from typing import Any
 
 from driftkit.calibration.feedback import OnlineCalibration
 from driftkit.commands.configuration import given
@@ -31,7 +30,7 @@ from driftkit.engines.http.connection import Origin, tls_of
 from driftkit.engines.http.engine import Http, Service
 from driftkit.engines.http.server import PATIENCE_S, models
 from driftkit.engines.http.workers import Workers
-from driftkit.engines.live import Live, Stoppable
+from driftkit.engines.live import Live
 from driftkit.engines.real_time import RealTime
 from driftkit.engines.telemetry.gpus import gpus
 from driftkit.engines.telemetry.processes import processes
@@ -84,16 +83,6 @@ def settle(*, endless: bool) -> None:
     gc.freeze()
     if not endless:
         gc.disable()
-
-
-@contextmanager
-def stoppable(stream: IO[bytes]) -> Iterator[IO[bytes]]:
-    """The same; a thread that waits for it is let go at the end, or it could not be closed."""
-    raw = Stoppable(stream.fileno())
-    try:
-        yield cast(IO[bytes], BufferedReader(raw))
-    finally:
-        raw.stop()
 
 
 @dataclass

@@ -2,18 +2,11 @@
 
 from __future__ import annotations
 
-import io
-import os
-import select
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from threading import Thread
-from typing import TYPE_CHECKING
 
 from driftkit.records.job import Job
-
-if TYPE_CHECKING:
-    from _typeshed import WriteableBuffer as Buffer
 
 
 class Live:
@@ -59,26 +52,3 @@ class Live:
             self._error = error
         self._over = True
         self._wake()
-
-
-class Stoppable(io.RawIOBase):
-    """What comes from a descriptor that may keep silent; `stop`, from any thread, is its end."""
-
-    def __init__(self, descriptor: int) -> None:
-        self._descriptor = descriptor
-        self._stopped, self._stop = os.pipe()
-
-    def stop(self) -> None:
-        os.write(self._stop, b".")
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Buffer) -> int:
-        ready, _, _ = select.select([self._descriptor, self._stopped], [], [])
-        if self._stopped in ready:
-            return 0
-        view = memoryview(buffer)
-        piece = os.read(self._descriptor, len(view))
-        view[: len(piece)] = piece
-        return len(piece)

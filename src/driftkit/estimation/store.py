@@ -110,6 +110,12 @@ def read(folder: Path, embed: Embed | None = None) -> Fit | None:
         raise StateError(f"{folder / _JSON}: damaged state", hint=_DAMAGED) from None
 
 
+def embeds(folder: Path) -> bool:
+    """Whether the folder has a regressor that was fitted with embeddings; StateError as `read`."""
+    document = _json(folder / _JSON)
+    return document is not None and document["embedding"] is not None
+
+
 def _document(folder: Path) -> tuple[dict[str, Any], Path, bytes] | None:
     """The JSON, checked as far as its hash, and the file that it names; None when there is none."""
     for last in (False, True):
