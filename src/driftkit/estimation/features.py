@@ -1,0 +1,243 @@
+"""What a request says about the length of its answer, as one row of a table.
+
+    column   what
+    text     the prompt, for TF-IDF
+    labels   category, tenant, tier, served model; "" where absent
+    numbers  prompt tokens, max_tokens, turn, and cues that a reader can follow: what is asked for (a poem, a
+             list, code, a translation), how much of it ("in 500 words", "ten ideas"), and the prompt's form
+
+Cues count whole words; the lists are plain English and name no data set. Of a long prompt its first HEAD
+and last TAIL characters are looked at: instructions stand at one of its ends.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from driftkit.estimation.base import prompt_text
+from driftkit.records.schema import Record
+
+#: raised with every change of what follows: a stored regressor reads its own columns only
+FEATURE_SCHEMA = 1
+
+HEAD, TAIL = 2000, 500  # characters
+
+TEXT = 0
+LABELS = ("category", "tenant", "tier", "served_model")
+
+_TOPICS = {
+    "brief": "brief briefly short concise concisely succinct quick quickly shortest only just single headline "
+    "title slogan tagline caption tweet sentence word phrase name abbreviation acronym",
+    "long": "detailed detail details comprehensive thorough thoroughly depth elaborate long full complete "
+    "extensive exhaustive lengthy",
+    "document": "essay article blog report post paper speech review proposal letter email mail newsletter press "
+    "biography cover memo announcement message description",
+    "fiction": "story stories poem haiku song lyrics fiction novel tale dialogue script scene screenplay rap "
+    "sonnet chapter narrative limerick conversation",
+    "joke": "joke jokes riddle riddles pun puns funny quote quotes motto",
+    "list": "list lists ideas suggestions examples ways tips names options reasons items steps points questions "
+    "things topics bullet facts recommendations activities books movies songs",
+    "plan": "plan guide tutorial itinerary schedule outline strategy course workout routine curriculum program "
+    "agenda lesson roadmap trip",
+    "transform": "rewrite rephrase paraphrase edit correct fix proofread replace convert transform modify reword "
+    "improve revise change shorten simplify grammar reformat",
+    "translate": "translate translation spanish french german italian chinese japanese russian portuguese korean "
+    "hindi arabic latin",
+    "summarise": "summarize summarise summary tldr gist key takeaways condense abstract",
+    "classify": "classify identify extract categorize categorise sentiment label detect determine decide choose "
+    "select predict whether positive negative true false rate rating score match sort find yes answer correct",
+    "explain": "explain describe discuss analyze analyse elaborate tell teach understand explanation overview "
+    "interpret evaluate critique",
+    "why": "why reason cause causes because purpose effect effects impact",
+    "method": "how instructions steps install build make setup procedure method process",
+    "recipe": "recipe cook ingredients bake dish meal cooking dinner",
+    "compare": "difference differences compare comparison versus vs pros cons advantages disadvantages "
+    "similarities better contrast",
+    "code": "python javascript java html css sql function code program class algorithm regex bash implement api "
+    "bug array string typescript rust react django shell loop query php golang linux json",
+    "mathematics": "calculate solve equation sum compute probability integral derivative percent average total "
+    "math formula divided multiply",
+    "table": "table csv markdown latex format xml yaml column columns row rows diagram chart spreadsheet",
+    "create": "write create generate compose draft design develop come invent brainstorm give provide suggest "
+    "propose produce",
+    "role": "imagine pretend act roleplay suppose assume role character persona",
+    "advice": "should best recommend help advice advise need want",
+    "entity": "who whom whose when where which",
+    "what": "what what's",
+    "measure": "many much old far tall big",
+    "auxiliary": "is are was were do does did can could will would has have",
+    "social": "hi hello hey thanks thank please sorry",
+    "first person": "i my me i'm i've we our",
+    "second person": "you your",
+    "given": "given following below text paragraph passage input context based provided",
+    "fact": "famous known history first invented born died president war country city world capital",
+}
+
+_OPENINGS = (
+    "what",
+    "how",
+    "why",
+    "who when where which",
+    "is are was were do does did can could will would has have should",
+    "write compose draft create",
+    "give list name provide suggest recommend",
+    "explain describe discuss tell",
+    "i i'm my",
+    "you",
+    "summarize summarise rewrite translate edit convert correct paraphrase",
+    "find identify classify determine extract",
+    "design make generate develop come build",
+)
+
+_PHRASES = ("step by step", "step-by-step", "how to", "how do", "what is", "what are", "tell me", "such as")
+
+#: words that one of a unit takes
+_UNITS = {
+    **dict.fromkeys(("word", "words"), 1),
+    **dict.fromkeys(("sentence", "sentences"), 15),
+    **dict.fromkeys(("line", "lines", "verse", "verses"), 10),
+    **dict.fromkeys(("paragraph", "paragraphs", "stanza", "stanzas"), 80),
+    **dict.fromkeys(("minute", "minutes"), 150),
+    **dict.fromkeys(("page", "pages"), 400),
+}
+_NUMERALS = {
+    word: number
+    for number, word in enumerate(
+        "one two three four five six seven eight nine ten eleven twelve".split(), start=1
+    )
+} | {"a": 1, "single": 1, "fifteen": 15, "twenty": 20, "fifty": 50, "hundred": 100}
+
+_TOPIC_OF: dict[str, tuple[int, ...]] = {}
+for _place, _words in enumerate(_TOPICS.values()):
+    for _word in _words.split():
+        _TOPIC_OF[_word] = (*_TOPIC_OF.get(_word, ()), _place)
+_OPENING_OF = {word: place for place, words in enumerate(_OPENINGS) for word in words.split()}
+_KNOWN = _TOPIC_OF.keys()
+_NUMBERED = _NUMERALS.keys()
+
+_find_words = re.compile(r"[^\W\d_]+(?:'[a-z]+)?|\d+").findall
+_find_capitals = re.compile(r"[A-Z]").findall
+_find_digits = re.compile(r"\d").findall
+_find_bullets = re.compile(r"^\s*(?:[-*•]|\d+[.)])", re.MULTILINE).findall
+_find_code = re.compile(r"[`{}<>=;\\]").findall
+
+EARLY = 12  # words: a verb there is the instruction's
+
+NUMBERS = (
+    *("log prompt tokens", "has max_tokens", "log max_tokens", "log turn", "has text"),
+    *(f"topic {name}" for name in _TOPICS),
+    *(f"early {name}" for name in _TOPICS),
+    *(f"opens with {words.split()[0]}" for words in _OPENINGS),
+    *(f"says {phrase}" for phrase in _PHRASES),
+    *("log asked words", "log asked items"),
+    *("log characters", "log words", "log lines", "log questions", "ends ?", "ends .", "ends :", "log colons"),
+    *("log quotes", "log code marks", "log digits", "letters per word", "capitals ratio", "bytes per character"),
+    *("log first line", "log bullets", "log sentences", "log commas", "small start"),
+)
+_CUES = len(NUMBERS) - 5
+_NO_CUES = [0.0] * _CUES
+
+
+def looked_at(text: str) -> str:
+    """The part of a prompt that is looked at."""
+    return text if len(text) <= HEAD + TAIL else f"{text[:HEAD]}\n{text[-TAIL:]}"
+
+
+def table(records: Sequence[Record], embed: Any = None) -> NDArray[np.object_]:
+    """One row per record: the text, the LABELS, the NUMBERS, and what `embed` makes of the texts, if given."""
+    texts = [prompt_text(record) for record in records]
+    seen = [looked_at(text) if text is not None else "" for text in texts]
+    width = 1 + len(LABELS) + len(NUMBERS)
+    vectors = embed(seen) if embed is not None else None
+    rows = np.empty((len(records), width + (0 if vectors is None else vectors.shape[1])), dtype=object)
+    rows[:, TEXT] = seen
+    for place, label in enumerate(LABELS, start=1):
+        rows[:, place] = [record.get(label) or "" for record in records]
+    numbers = [
+        [*_declared(record), 1.0, *cues(text, part)] if text is not None else [*_declared(record), 0.0, *_NO_CUES]
+        for record, text, part in zip(records, texts, seen, strict=True)
+    ]
+    rows[:, 1 + len(LABELS) : width] = numbers
+    if vectors is not None:
+        rows[:, width:] = vectors
+    return rows
+
+
+def _declared(record: Record) -> tuple[float, float, float, float]:
+    cap = record.get("max_tokens")
+    return (
+        math.log(record["prompt_tokens"]),
+        float(cap is not None),
+        math.log(cap) if cap is not None else 0.0,
+        math.log(record.get("turn") or 1),
+    )
+
+
+def cues(text: str, part: str) -> list[float]:
+    """The cues of a prompt of which `part` is looked at, as NUMBERS names them after the first five."""
+    log1p = math.log1p
+    lower = part.lower()
+    words = _find_words(lower)
+    topics = [0.0] * (2 * len(_TOPICS))
+    if not _KNOWN.isdisjoint(words):
+        for word in words:
+            for place in _TOPIC_OF.get(word, ()):
+                if topics[place] < 3:
+                    topics[place] += 1
+        for word in words[:EARLY]:
+            for place in _TOPIC_OF.get(word, ()):
+                topics[len(_TOPICS) + place] = 1.0
+    opening = [0.0] * len(_OPENINGS)
+    if words and words[0] in _OPENING_OF:
+        opening[_OPENING_OF[words[0]]] = 1.0
+    stripped = part.rstrip()
+    count = part.count
+    return [
+        *topics,
+        *opening,
+        *[float(phrase in lower) for phrase in _PHRASES],
+        *_asked(words),
+        log1p(len(text)),
+        log1p(len(words)),
+        log1p(text.count("\n")),
+        log1p(count("?")),
+        float(stripped.endswith("?")),
+        float(stripped.endswith(".")),
+        float(stripped.endswith(":")),
+        log1p(count(":")),
+        log1p(count('"') + count("“")),
+        log1p(len(_find_code(part))),
+        log1p(len(_find_digits(part))),
+        min(sum(map(len, words)) / len(words), 10.0) if words else 0.0,
+        len(_find_capitals(part)) / (len(part) or 1),
+        len(part.encode("utf-8", "replace")) / (len(part) or 1) - 1,
+        log1p(part.find("\n") if "\n" in part else len(part)),
+        log1p(len(_find_bullets(part))),
+        log1p(count(". ")),
+        log1p(count(",")),
+        float(part[:1].islower()),
+    ]
+
+
+def _asked(words: list[str]) -> tuple[float, float]:
+    """Logarithms of 1 + the words, and of 1 + the things, that a prompt asks for: "two pages", "10 tips"."""
+    asked = things = 0.0
+    for place, word in enumerate(words):
+        if word in _NUMBERED:
+            number = _NUMERALS[word]
+        elif word.isdecimal() and len(word) < 6:
+            number = int(word)
+        else:
+            continue
+        for unit in words[place + 1 : place + 3]:
+            if unit in _UNITS:
+                asked = max(asked, number * _UNITS[unit])
+        if number <= 100 and word != "a":
+            things = max(things, number)
+    return math.log1p(asked), math.log1p(things)

@@ -1,0 +1,367 @@
+"""Output length learned from completions: the median, and P10 and P90, from what is known at admission.
+
+    table (features.py)                  text, labels, numbers, embedding if asked for
+    -> columns                           TF-IDF reduced by SVD, one-hot labels, scaled numbers
+    -> kernel                            RBF features (Nystroem), so that training stays linear in completions
+    -> Ridge                             log length in units of its served model, and log spread
+
+One scikit-learn Pipeline; what it gives is brought back to tokens by a mean and a deviation of log length per
+served model (models differ in how long they are, and in how much that depends on the prompt), so that one fit
+over all models learns from every model's answers what a prompt asks for.
+
+Quantiles are conformal: the residuals of predictions made out of fold, each divided by its predicted spread,
+give three margins for everything, shrunk per served model and per tenant of it towards those of the whole. A
+normal distribution is assumed nowhere but for what was cut.
+
+Censored outputs (cut at `max_tokens`, or stopped by the client or a timeout) enter the fit with their
+expectation above the cut under the out-of-fold prediction, refitted until it settles (EM for a Tobit model),
+and the margins by the product-limit estimate (censoring.py).
+"""
+
+from __future__ import annotations
+
+import math
+import zlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import kendalltau
+from sklearn.compose import ColumnTransformer
+from sklearn.decomposition import TruncatedSVD
+from sklearn.feature_extraction.text import TfidfVectorizer
+from sklearn.kernel_approximation import Nystroem
+from sklearn.linear_model import Ridge
+from sklearn.model_selection import GroupKFold, KFold
+from sklearn.pipeline import Pipeline
+from sklearn.preprocessing import OneHotEncoder, StandardScaler
+
+from driftkit.errors import DriftkitError
+from driftkit.estimation.base import prompt_text
+from driftkit.estimation.censoring import Bools, Floats, above, moments, quantiles
+from driftkit.estimation.features import LABELS, NUMBERS, TEXT, table
+from driftkit.records.schema import Record, checker
+
+Embed = Callable[[Sequence[str]], NDArray[np.float32]]
+Progress = Callable[[int, int], None]
+
+LEAST = 20  # completions that ended by themselves
+LEVELS = (0.1, 0.5, 0.9)
+
+FOLDS = 5
+MANY = 20_000  # completions from which on two folds do, and columns are fitted on so many of them
+COMPONENTS = 60  # of the text
+BASIS = 400  # rows that the kernel is spanned by
+TEXT_WEIGHT = 10.0  # brings the components of a TF-IDF row, of length 1, to the size of a scaled number
+LABEL_WEIGHT = 2.0
+EMBED_WEIGHT = 8.0  # the same of a sentence's embedding, of length 1
+PENALTY = 1.0  # of the length: variance of the noise by that of what is explained
+SPREAD_PENALTY = 20.0
+ROUNDS = 8  # of imputing what was cut
+MODEL_PRIOR = 5.0  # completions that all models count for in one's mean and deviation
+GROUP_PRIOR = 50.0  # completions that the whole counts for in a group's margins
+WIDEST = 3.0  # a spread is at most so many times the median spread, and at least one by it
+
+check_observed = checker(
+    ("id", "prompt_tokens"),
+    (
+        *("category", "tenant", "tier", "served_model", "max_tokens", "turn", "prompt", "messages"),
+        *("actual_output_tokens", "finish_reason", "status", "finished_s", "run_id"),
+    ),
+)
+
+
+class Predictions(NamedTuple):
+    """Output tokens, an array for each, with p10 <= median <= p90 <= max_tokens where a record has that."""
+
+    median: NDArray[np.int64]
+    p10: NDArray[np.int64]
+    p90: NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class Scores:
+    """Out of fold, of the completions that ended by themselves."""
+
+    tau: float
+    mae_tokens: float
+    constant_mae_tokens: float
+    coverage: float
+
+
+class Regressor:
+    """A fitted model: `fit` makes it, store.py keeps it."""
+
+    def __init__(
+        self,
+        pipeline: Pipeline,
+        scales: dict[str, tuple[float, float]],
+        margins: dict[tuple[str, ...], tuple[float, float, float]],
+        limits: dict[str, float],
+        embed: Embed | None,
+    ) -> None:
+        self.pipeline = pipeline
+        self.scales = scales
+        self.margins = margins
+        self.limits = limits
+        self._embed = embed
+
+    def predict(self, records: Sequence[Record]) -> Predictions:
+        """For records that have their `prompt_tokens`; everything else may be absent."""
+        if not records:
+            none = np.empty(0, np.int64)
+            return Predictions(none, none, none)
+        rows = self.pipeline.predict(table(records, self._embed))
+        spread = _spread(rows[:, 1], self.limits["log_spread"])
+        scale = np.array([_scale(self.scales, record) for record in records])
+        margins = np.array([_margins_of(self.margins, _group(record)) for record in records])
+        logs = scale[:, :1] + scale[:, 1:] * (rows[:, :1] + spread[:, None] * margins)
+        logs = np.clip(logs, self.limits["log_shortest"], self.limits["log_longest"])
+        tokens = np.rint(np.exp(logs)).astype(np.int64)
+        caps = np.array([record.get("max_tokens") or np.iinfo(np.int64).max for record in records], np.int64)
+        p10, median, p90 = np.clip(tokens, 1, caps[:, None]).T
+        return Predictions(median, p10, p90)
+
+
+class Fit(NamedTuple):
+    """What `fit` gives: the model, how good it is, and what it was made of."""
+
+    regressor: Regressor
+    scores: Scores
+    completions: int
+    censored: int
+
+
+def fit(records: Sequence[Record], *, embed: Embed | None = None, progress: Progress | None = None) -> Fit:
+    """Learn from completions; DriftkitError when there is too little to learn from.
+
+    Records without an output, or that failed, are passed over.
+    """
+    records = [record for record in records if _is_observed(record)]
+    cut = np.array([_is_cut(record) for record in records], bool)
+    _require(len(records), int(cut.sum()))
+    logs = np.log(np.array([record["actual_output_tokens"] for record in records], float))
+    folds = _folds(records, 2 if len(records) > MANY else FOLDS)
+    steps = len(np.unique(folds)) + 2
+    done = _counter(progress, steps)
+    rows = table(records, embed)
+    done()
+    scales = _scales(records, logs, cut)
+    scale = np.array([_scale(scales, record) for record in records])
+    target = (logs - scale[:, 0]) / scale[:, 1]
+    parts = []
+    for fold in np.unique(folds):
+        train = folds != fold
+        features = _features(rows[train])
+        parts.append((train, features.transform(rows[train]), features.transform(rows[~train])))
+        done()
+    filled, predicted, hidden = _imputed(target, cut, parts)
+    size = np.log(np.sqrt((filled - predicted) ** 2 + hidden) + 0.05)
+    log_spread = _out_of_fold(size, parts, SPREAD_PENALTY)
+    typical = float(np.median(log_spread))
+    residuals = (target - predicted) / _spread(log_spread, typical)
+    groups = [_group(record) for record in records]
+    margins = _margins(residuals, cut, groups)
+    features = _features(rows)
+    ridge = Ridge(alpha=np.array([PENALTY, SPREAD_PENALTY]))
+    ridge.fit(features.transform(rows), np.column_stack([filled, size]))
+    done()
+    limits = {
+        "log_spread": typical,
+        "log_shortest": float(logs.min()),
+        "log_longest": float((scale[:, 0] + scale[:, 1] * filled).max()),
+    }
+    pipeline = Pipeline([*features.steps, ("length", ridge)])
+    scores = _scores(logs, cut, folds, scale, predicted, _spread(log_spread, typical), residuals, groups)
+    return Fit(Regressor(pipeline, scales, margins, limits, embed), scores, len(records), int(cut.sum()))
+
+
+def _is_observed(record: Record) -> bool:
+    ended = record.get("status") in (None, "ok", "timeout", "cancelled")
+    return ended and (record.get("actual_output_tokens") or 0) > 0
+
+
+def _is_cut(record: Record) -> bool:
+    return record.get("finish_reason") == "length" or record.get("status") in ("timeout", "cancelled")
+
+
+def _require(completions: int, cut: int) -> None:
+    hint = "`driftkit run` writes completions; those that failed or have no actual_output_tokens do not count"
+    if not completions:
+        raise DriftkitError("no completions to learn from", hint=hint)
+    if completions == cut:
+        problem = f"all {completions} outputs were cut: nothing says how long they were going to be"
+        raise DriftkitError(problem, hint="record some with a larger max_tokens")
+    if completions - cut < LEAST:
+        raise DriftkitError(
+            f"{completions - cut} completions that were not cut: the regressor needs at least {LEAST}", hint=hint
+        )
+
+
+def _counter(progress: Progress | None, steps: int) -> Callable[[], None]:
+    finished = iter(range(1, steps + 1))
+    return (lambda: progress(next(finished), steps)) if progress is not None else (lambda: None)
+
+
+def _folds(records: Sequence[Record], count: int) -> NDArray[np.int64]:
+    """A fold for each: equal prompts share one, so that a model is judged by prompts that it has not seen.
+
+    Where there are but a few prompts, as in a workload made of templates, those are not unseen in use either.
+    """
+    texts = [prompt_text(record) for record in records]
+    keys = [place if text is None else zlib.crc32(text.encode("utf-8", "replace")) for place, text in enumerate(texts)]
+    splitter = GroupKFold(count) if len(set(keys)) >= LEAST else KFold(count, shuffle=True, random_state=0)
+    folds = np.empty(len(keys), np.int64)
+    for fold, (_, of) in enumerate(splitter.split(keys, groups=keys)):
+        folds[of] = fold
+    return folds
+
+
+def _scales(records: Sequence[Record], logs: Floats, cut: Bools) -> dict[str, tuple[float, float]]:
+    """Mean and deviation of log length per served model, and of all under ""."""
+    mean, deviation = moments(logs, cut)
+    scales = {"": (mean, max(deviation, 1e-6))}
+    models = np.array([record.get("served_model") or "" for record in records])
+    for model in sorted(set(models) - {""}):
+        of = models == model
+        n = int(of.sum())
+        own_mean, own_deviation = moments(logs[of], cut[of]) if not cut[of].all() else (mean, deviation)
+        variance = (n * own_deviation**2 + MODEL_PRIOR * deviation**2) / (n + MODEL_PRIOR)
+        scales[model] = (
+            (n * own_mean + MODEL_PRIOR * mean) / (n + MODEL_PRIOR),
+            max(math.sqrt(variance), 1e-6),
+        )
+    return scales
+
+
+def _scale(scales: dict[str, tuple[float, float]], record: Record) -> tuple[float, float]:
+    return scales.get(record.get("served_model") or "", scales[""])
+
+
+def _features(rows: NDArray[np.object_]) -> Pipeline:
+    """Columns and kernel, fitted on `rows` or on MANY of them."""
+    if len(rows) > MANY:
+        rows = rows[np.linspace(0, len(rows) - 1, MANY).astype(int)]
+    numbers = 1 + len(LABELS) + np.arange(len(NUMBERS))
+    embedding = np.arange(numbers[-1] + 1, rows.shape[1])
+    labels = OneHotEncoder(handle_unknown="ignore", sparse_output=False, max_categories=100)
+    blocks: list[tuple[str, Any, Any]] = [
+        ("labels", labels, list(range(1, 1 + len(LABELS)))),
+        ("numbers", StandardScaler(), numbers),
+    ]
+    text = _text_block(rows[:, TEXT])
+    if text is not None:
+        blocks.append(("text", text, TEXT))
+    if len(embedding):
+        blocks.append(("embedding", StandardScaler(with_std=False), embedding))
+    weights = {"text": TEXT_WEIGHT, "labels": LABEL_WEIGHT, "embedding": EMBED_WEIGHT}
+    columns = ColumnTransformer(blocks, transformer_weights=weights, sparse_threshold=0)
+    variance = columns.fit_transform(rows).var(axis=0).sum()
+    kernel = Nystroem(gamma=1 / (variance or 1.0), n_components=min(BASIS, len(rows)), random_state=0)
+    return Pipeline([("columns", columns), ("kernel", kernel)]).fit(rows)
+
+
+def _text_block(texts: NDArray[np.object_]) -> Pipeline | None:
+    """None when there are not even two words that occur twice."""
+    words = TfidfVectorizer(ngram_range=(1, 2), min_df=2, max_features=20_000, sublinear_tf=True)
+    try:
+        terms = len(words.fit(texts).vocabulary_)
+    except ValueError:
+        return None
+    if terms < 2:
+        return None
+    return Pipeline([("words", words), ("components", TruncatedSVD(min(COMPONENTS, terms - 1), random_state=0))])
+
+
+Part = tuple[Bools, Floats, Floats]  # the rows trained on, their features, and those of the others
+
+
+def _out_of_fold(target: Floats, parts: Sequence[Part], penalty: float) -> Floats:
+    predicted = np.empty_like(target)
+    for train, seen, unseen in parts:
+        predicted[~train] = Ridge(alpha=penalty).fit(seen, target[train]).predict(unseen)
+    return predicted
+
+
+def _imputed(target: Floats, cut: Bools, parts: Sequence[Part]) -> tuple[Floats, Floats, Floats]:
+    """The target with what was cut replaced by what it is expected to be, the out-of-fold prediction of it,
+    and the variance that is left.
+    """
+    filled, hidden = target.copy(), np.zeros_like(target)
+    predicted = _out_of_fold(filled, parts, PENALTY)
+    for _ in range(ROUNDS if cut.any() else 0):
+        _, sigma = moments(target, cut, predicted)
+        filled[cut], hidden[cut] = above(target[cut], predicted[cut], sigma)
+        predicted = _out_of_fold(filled, parts, PENALTY)
+    return filled, predicted, hidden
+
+
+def _spread(log_spread: Floats, typical: float) -> Floats:
+    bound = math.log(WIDEST)
+    spread: Floats = np.exp(np.clip(log_spread, typical - bound, typical + bound))
+    return spread
+
+
+def _group(record: Record) -> tuple[str, str]:
+    return record.get("served_model") or "", record.get("tenant") or ""
+
+
+Margins = dict[tuple[str, ...], tuple[float, float, float]]
+
+
+def _margins(residuals: Floats, cut: Bools, groups: Sequence[tuple[str, str]]) -> Margins:
+    """The LEVELS of the residuals: of all under (), per served model, and per tenant of a served model."""
+    margins: Margins = {(): _as_margins(quantiles(residuals, cut, LEVELS))}
+    for depth in (1, 2):
+        places: dict[tuple[str, ...], list[int]] = {}
+        for place, group in enumerate(groups):
+            places.setdefault(group[:depth], []).append(place)
+        for group, of in sorted(places.items()):
+            above_it = np.array(margins[group[:-1]])
+            if cut[of].all():
+                continue
+            weight = len(of) / (len(of) + GROUP_PRIOR)
+            own = quantiles(residuals[of], cut[of], LEVELS)
+            margins[group] = _as_margins(weight * own + (1 - weight) * above_it)
+    return margins
+
+
+def _as_margins(values: Floats) -> tuple[float, float, float]:
+    low, middle, high = sorted(map(float, values))
+    return low, middle, high
+
+
+def _margins_of(margins: Margins, group: tuple[str, str]) -> tuple[float, float, float]:
+    return margins.get(group) or margins.get(group[:1]) or margins[()]
+
+
+def _scores(
+    logs: Floats,
+    cut: Bools,
+    folds: NDArray[np.int64],
+    scale: Floats,
+    predicted: Floats,
+    spread: Floats,
+    residuals: Floats,
+    groups: Sequence[tuple[str, str]],
+) -> Scores:
+    """Every fold by what the others give, its margins too."""
+    used = np.empty((len(logs), len(LEVELS)))
+    constant = np.empty_like(logs)
+    for fold in np.unique(folds):
+        rest, of = folds != fold, np.flatnonzero(folds == fold)
+        margins = _margins(residuals[rest], cut[rest], [groups[place] for place in np.flatnonzero(rest)])
+        used[of] = [_margins_of(margins, groups[place]) for place in of]
+        constant[of] = quantiles(logs[rest], cut[rest], [0.5])[0]
+    low, middle, high = np.exp(scale[:, :1] + scale[:, 1:] * (predicted[:, None] + spread[:, None] * used)).T
+    actual = np.exp(logs)
+    whole = ~cut
+    tau = kendalltau(middle[whole], actual[whole]).statistic
+    return Scores(
+        tau=float(tau) if np.isfinite(tau) else 0.0,
+        mae_tokens=float(np.abs(middle - actual)[whole].mean()),
+        constant_mae_tokens=float(np.abs(np.exp(constant) - actual)[whole].mean()),
+        coverage=float(((np.rint(low) <= actual) & (actual <= np.rint(high)))[whole].mean()),
+    )
