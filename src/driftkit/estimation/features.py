@@ -33,7 +33,8 @@ LABELS = ("category", "tenant", "tier", "served_model")
 
 _TOPICS = {
     "brief": "brief briefly short concise concisely succinct quick quickly shortest only just single headline "
-    "title slogan tagline caption tweet sentence word phrase name abbreviation acronym",
+    "title slogan tagline caption tweet sentence word phrase name abbreviation acronym motto nickname "
+    "compliment keywords adjectives synonym synonyms hashtags",
     "long": "detailed detail details comprehensive thorough thoroughly depth elaborate long full complete "
     "extensive exhaustive lengthy",
     "document": "essay article blog report post paper speech review proposal letter email mail newsletter press "
@@ -53,7 +54,7 @@ _TOPICS = {
     "classify": "classify identify extract categorize categorise sentiment label detect determine decide choose "
     "select predict whether positive negative true false rate rating score match sort find yes answer correct",
     "explain": "explain describe discuss analyze analyse elaborate tell teach understand explanation overview "
-    "interpret evaluate critique",
+    "interpret evaluate critique history origin origins meaning concept thoughts opinion analysis notes summary",
     "why": "why reason cause causes because purpose effect effects impact",
     "method": "how instructions steps install build make setup procedure method process",
     "recipe": "recipe cook ingredients bake dish meal cooking dinner",
@@ -62,7 +63,7 @@ _TOPICS = {
     "code": "python javascript java html css sql function code program class algorithm regex bash implement api "
     "bug array string typescript rust react django shell loop query php golang linux json",
     "mathematics": "calculate solve equation sum compute probability integral derivative percent average total "
-    "math formula divided multiply",
+    "math formula divided multiply prove proof puzzle riddle left remain",
     "table": "table csv markdown latex format xml yaml column columns row rows diagram chart spreadsheet",
     "create": "write create generate compose draft design develop come invent brainstorm give provide suggest "
     "propose produce",
@@ -95,7 +96,8 @@ _OPENINGS = (
     "design make generate develop come build",
 )
 
-_PHRASES = ("step by step", "step-by-step", "how to", "how do", "what is", "what are", "tell me", "such as")
+_PHRASES = ("step by step", "step-by-step", "how to", "how do", "what is", "what are", "tell me",
+    "such as", "how many", "how much", "can you", "how do you say")
 
 #: words that one of a unit takes
 _UNITS = {

@@ -22,9 +22,9 @@ from __future__ import annotations
 
 import math
 import zlib
+from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,7 +35,7 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.kernel_approximation import Nystroem
 from sklearn.linear_model import Ridge
 from sklearn.model_selection import GroupKFold, KFold
-from sklearn.pipeline import Pipeline
+from sklearn.pipeline import FeatureUnion, Pipeline
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
 from driftkit.errors import DriftkitError
@@ -44,7 +44,16 @@ from driftkit.estimation.censoring import Bools, Floats, above, moments, quantil
 from driftkit.estimation.features import LABELS, NUMBERS, TEXT, table
 from driftkit.records.schema import Record, checker
 
-Embed = Callable[[Sequence[str]], NDArray[np.float32]]
+
+
+class Embed(Protocol):
+    """Texts to vectors; `name` says what makes them. embeddings.py has one."""
+
+    name: str
+
+    def __call__(self, texts: Sequence[str]) -> NDArray[np.float32]: ...
+
+
 Progress = Callable[[int, int], None]
 
 LEAST = 20  # completions that ended by themselves
@@ -56,7 +65,8 @@ COMPONENTS = 60  # of the text
 BASIS = 400  # rows that the kernel is spanned by
 TEXT_WEIGHT = 10.0  # brings the components of a TF-IDF row, of length 1, to the size of a scaled number
 LABEL_WEIGHT = 2.0
-EMBED_WEIGHT = 8.0  # the same of a sentence's embedding, of length 1
+LINEAR = 0.2  # variance of the kernel's linear part, by that of the whole
+EMBED_WEIGHT = 10.0  # the same of a sentence's embedding, of length 1
 PENALTY = 1.0  # of the length: variance of the noise by that of what is explained
 SPREAD_PENALTY = 20.0
 ROUNDS = 8  # of imputing what was cut
@@ -81,8 +91,7 @@ class Predictions(NamedTuple):
     p90: NDArray[np.int64]
 
 
-@dataclass(frozen=True, slots=True)
-class Scores:
+class Scores(NamedTuple):
     """Out of fold, of the completions that ended by themselves."""
 
     tau: float
@@ -108,6 +117,11 @@ class Regressor:
         self.limits = limits
         self._embed = embed
 
+    @property
+    def embedding(self) -> str | None:
+        """What makes the embeddings that it reads, if it reads any."""
+        return self._embed.name if self._embed is not None else None
+
     def predict(self, records: Sequence[Record]) -> Predictions:
         """For records that have their `prompt_tokens`; everything else may be absent."""
         if not records:
@@ -125,13 +139,22 @@ class Regressor:
         return Predictions(median, p10, p90)
 
 
+class Training(NamedTuple):
+    """What a model was learned from. Instants are on each run's own clock."""
+
+    completions: int
+    censored: int
+    first_finished_s: float | None
+    last_finished_s: float | None
+    runs: dict[str, int]
+
+
 class Fit(NamedTuple):
-    """What `fit` gives: the model, how good it is, and what it was made of."""
+    """What `fit` gives: the model, how good it is out of fold, and what it was learned from."""
 
     regressor: Regressor
     scores: Scores
-    completions: int
-    censored: int
+    training: Training
 
 
 def fit(records: Sequence[Record], *, embed: Embed | None = None, progress: Progress | None = None) -> Fit:
@@ -175,7 +198,7 @@ def fit(records: Sequence[Record], *, embed: Embed | None = None, progress: Prog
     }
     pipeline = Pipeline([*features.steps, ("length", ridge)])
     scores = _scores(logs, cut, folds, scale, predicted, _spread(log_spread, typical), residuals, groups)
-    return Fit(Regressor(pipeline, scales, margins, limits, embed), scores, len(records), int(cut.sum()))
+    return Fit(Regressor(pipeline, scales, margins, limits, embed), scores, _training(records, cut))
 
 
 def _is_observed(record: Record) -> bool:
@@ -185,6 +208,13 @@ def _is_observed(record: Record) -> bool:
 
 def _is_cut(record: Record) -> bool:
     return record.get("finish_reason") == "length" or record.get("status") in ("timeout", "cancelled")
+
+
+def _training(records: Sequence[Record], cut: Bools) -> Training:
+    finished = [record["finished_s"] for record in records if record.get("finished_s") is not None]
+    runs = Counter(record["run_id"] for record in records if record.get("run_id"))
+    first, last = (min(finished), max(finished)) if finished else (None, None)
+    return Training(len(records), int(cut.sum()), first, last, dict(runs))
 
 
 def _require(completions: int, cut: int) -> None:
@@ -257,10 +287,19 @@ def _features(rows: NDArray[np.object_]) -> Pipeline:
     if len(embedding):
         blocks.append(("embedding", StandardScaler(with_std=False), embedding))
     weights = {"text": TEXT_WEIGHT, "labels": LABEL_WEIGHT, "embedding": EMBED_WEIGHT}
-    columns = ColumnTransformer(blocks, transformer_weights=weights, sparse_threshold=0)
-    variance = columns.fit_transform(rows).var(axis=0).sum()
-    kernel = Nystroem(gamma=1 / (variance or 1.0), n_components=min(BASIS, len(rows)), random_state=0)
-    return Pipeline([("columns", columns), ("kernel", kernel)]).fit(rows)
+    columns = ColumnTransformer(blocks, transformer_weights=weights, sparse_threshold=0).fit(rows)
+    scaler = columns.named_transformers_["numbers"]
+    scaler.scale_ = np.sqrt(scaler.scale_)  # half way: a rare cue is not to outweigh all others
+    columned = columns.transform(rows)
+    gamma = 1 / (columned.var(axis=0).sum() or 1.0)
+    kernel = FeatureUnion(
+        [
+            ("rbf", Nystroem(gamma=gamma, n_components=min(BASIS, len(rows)), random_state=0)),
+            ("linear", "passthrough"),
+        ],
+        transformer_weights={"linear": math.sqrt(LINEAR * gamma)},
+    ).fit(columned)
+    return Pipeline([("columns", columns), ("kernel", kernel)])
 
 
 def _text_block(texts: NDArray[np.object_]) -> Pipeline | None:

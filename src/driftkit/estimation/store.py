@@ -1,0 +1,176 @@
+"""A regressor in the state folder: a JSON that people can read, and beside it the pipeline without pickle.
+
+    regressor.json            feature schema, versions, what it was trained on, scores, margins; and the hash
+    regressor-<hash>.skops    of this: scikit-learn's pipeline, as skops keeps it
+
+skops (https://skops.readthedocs.io) writes numbers as .npy and types by name, and makes only objects of types
+that it trusts: scikit-learn's, numpy's and scipy's own. TRUSTED, what is trusted beyond, is empty: our features
+are computed outside the pipeline, so that no class or function of ours is in it. A file that names any other
+type is refused before anything of it is made, so a file from a stranger runs no code.
+
+The hashes find damage and edits by hand; they are no signature.
+
+The pipeline is written first, under a name of its own, and the JSON replaced last: a reader finds the old two
+or the new two. One writer at a time: call `write` under the folder's lock.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import zipfile
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import orjson
+import sklearn
+from sklearn.pipeline import Pipeline
+from skops.io import dumps, get_untrusted_types, loads
+from skops.io.exceptions import UntrustedTypesFoundException
+
+from driftkit import __version__
+from driftkit.errors import StateError
+from driftkit.estimation.features import FEATURE_SCHEMA
+from driftkit.estimation.regressor import Embed, Fit, Regressor, Scores, Training
+
+VERSION = 1
+TRUSTED: list[str] = []
+_KIND = "driftkit-regressor"
+_JSON = "regressor.json"
+_ANEW = "fit anew: driftkit calibrate --fit regressor"
+_DAMAGED = f"restore it from a backup, or {_ANEW}"
+
+
+def write(folder: Path, fit: Fit) -> None:
+    """Replace the folder's regressor, whole or not at all."""
+    regressor = fit.regressor
+    model = dumps(regressor.pipeline, compression=zipfile.ZIP_DEFLATED, compresslevel=1)
+    model_hash = hashlib.sha256(model).hexdigest()
+    document = {
+        "kind": _KIND,
+        "version": VERSION,
+        "written_by": f"driftkit {__version__}",
+        "feature_schema": FEATURE_SCHEMA,
+        "scikit_learn": sklearn.__version__,
+        "embedding": regressor.embedding,
+        "training": fit.training._asdict(),
+        "scores": fit.scores._asdict(),
+        "scales": regressor.scales,
+        "margins": [[list(group), list(levels)] for group, levels in regressor.margins.items()],
+        "limits": regressor.limits,
+        "model_file": f"regressor-{model_hash[:16]}.skops",
+        "model_sha256": model_hash,
+    }
+    document["sha256"] = _hash(document)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        _replace(folder / str(document["model_file"]), model)
+        _replace(
+            folder / _JSON, orjson.dumps(document, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
+        )
+        for old in folder.glob("regressor-*.skops"):
+            if old.name != document["model_file"]:
+                old.unlink(missing_ok=True)
+    except OSError as error:
+        raise StateError(f"{folder / _JSON}: {(error.strerror or str(error)).lower()}") from error
+
+
+def read(folder: Path, embed: Embed | None = None) -> Fit | None:
+    """The folder's regressor; None when it has none, StateError when it cannot be used.
+
+    `embed` is for one that was fitted with embeddings; without it such a one is refused.
+    """
+    for attempt in range(2):
+        document = _document(folder / _JSON)
+        if document is None:
+            return None
+        path = folder / str(document["model_file"])
+        try:
+            model = path.read_bytes()
+        except OSError as error:
+            if attempt == 0 and isinstance(error, FileNotFoundError):
+                continue  # replaced between the two reads
+            raise StateError(f"{path}: {(error.strerror or str(error)).lower()}", hint=_DAMAGED) from error
+        break
+    if hashlib.sha256(model).hexdigest() != document["model_sha256"]:
+        raise StateError(f"{path}: damaged, or edited by hand: its hash is another", hint=_DAMAGED)
+    if document["embedding"] != (embed.name if embed is not None else None):
+        needs = document["embedding"] or "no embeddings"
+        hint = "pip install driftkit[embed]" if document["embedding"] else None
+        raise StateError(f"{folder / _JSON}: fitted with {needs}", hint=hint)
+    try:
+        return Fit(
+            Regressor(
+                _pipeline(path, model),
+                {name: (float(mean), float(deviation)) for name, (mean, deviation) in document["scales"].items()},
+                {tuple(group): (low, middle, high) for group, (low, middle, high) in document["margins"]},
+                {name: float(limit) for name, limit in document["limits"].items()},
+                embed,
+            ),
+            Scores(**document["scores"]),
+            Training(**document["training"]),
+        )
+    except (KeyError, ValueError, TypeError, AttributeError):
+        raise StateError(f"{folder / _JSON}: damaged state", hint=_DAMAGED) from None
+
+
+def _document(path: Path) -> dict[str, Any] | None:
+    """The JSON, checked as far as its hash; None when there is none."""
+    try:
+        document = orjson.loads(path.read_bytes())
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError as error:
+        raise StateError(f"{path}: {(error.strerror or str(error)).lower()}") from error
+    except orjson.JSONDecodeError as error:
+        raise StateError(f"{path}:{error.lineno}: damaged state: {error.msg}", hint=_DAMAGED) from None
+    if type(document) is not dict or document.get("kind") != _KIND:
+        raise StateError(f"{path}: not a driftkit regressor", hint="give another --state DIR")
+    if document.get("version") != VERSION:
+        hint = f"it was written by another driftkit: upgrade this one, or {_ANEW}"
+        raise StateError(f"{path}: version {document.get('version')}, this driftkit reads {VERSION}", hint=hint)
+    if document.get("sha256") != _hash(document):
+        raise StateError(f"{path}: damaged, or edited by hand: its hash is another", hint=_DAMAGED)
+    if document["feature_schema"] != FEATURE_SCHEMA:
+        problem = f"feature schema {document['feature_schema']}, this driftkit computes {FEATURE_SCHEMA}"
+        raise StateError(f"{path}: {problem}", hint=_ANEW)
+    trained, here = document["scikit_learn"], sklearn.__version__
+    if trained.split(".")[:2] != here.split(".")[:2]:
+        problem = f"made with scikit-learn {trained}, and {here} may read it wrongly"
+        raise StateError(f"{path}: {problem}", hint=f"install scikit-learn {trained}, or {_ANEW}")
+    return document
+
+
+def _pipeline(path: Path, model: bytes) -> Pipeline:
+    try:
+        foreign = sorted(set(get_untrusted_types(data=model)) - set(TRUSTED))
+        if not foreign:
+            pipeline = loads(model, trusted=TRUSTED)
+    except (zipfile.BadZipFile, UntrustedTypesFoundException, KeyError, ValueError, TypeError) as error:
+        raise StateError(f"{path}: not a stored pipeline: {error}", hint=_DAMAGED) from None
+    if foreign:
+        raise StateError(f"{path}: holds {foreign[0]}, which no regressor of ours does", hint=_ANEW)
+    if type(pipeline) is not Pipeline:
+        raise StateError(f"{path}: not a stored pipeline", hint=_DAMAGED)
+    return pipeline
+
+
+def _hash(document: dict[str, Any]) -> str:
+    """Of everything but the hash itself."""
+    rest = {name: value for name, value in document.items() if name != "sha256"}
+    return hashlib.sha256(orjson.dumps(rest, option=orjson.OPT_SORT_KEYS)).hexdigest()
+
+
+def _replace(path: Path, content: bytes) -> None:
+    temporary = path.parent / ".writing-regressor"  # one writer; what a killed one left is overwritten
+    try:
+        with open(temporary, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except BaseException:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        raise
