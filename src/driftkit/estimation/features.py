@@ -2,7 +2,7 @@
 
     column   what
     text     the prompt, for TF-IDF
-    labels   category, tenant, tier, served model; "" where absent
+    labels   category, tenant, tier; "" where absent
     numbers  prompt tokens, max_tokens, turn, and cues that a reader can follow: what is asked for (a poem, a
              list, code, a translation), how much of it ("in 500 words", "ten ideas"), and the prompt's form
 
@@ -29,7 +29,7 @@ FEATURE_SCHEMA = 1
 HEAD, TAIL = 2000, 500  # characters
 
 TEXT = 0
-LABELS = ("category", "tenant", "tier", "served_model")
+LABELS = ("category", "tenant", "tier")
 
 _TOPICS = {
     "brief": "brief briefly short concise concisely succinct quick quickly shortest only just single headline "

@@ -3,11 +3,12 @@
     table (features.py)                  text, labels, numbers, embedding if asked for
     -> columns                           TF-IDF reduced by SVD, one-hot labels, scaled numbers
     -> kernel                            RBF features (Nystroem), so that training stays linear in completions
-    -> Ridge                             log length in units of its served model, and log spread
+    -> Ridge                             log spread, log length for any model, log length for each served model
 
-One scikit-learn Pipeline; what it gives is brought back to tokens by a mean and a deviation of log length per
-served model (models differ in how long they are, and in how much that depends on the prompt), so that one fit
-over all models learns from every model's answers what a prompt asks for.
+One scikit-learn Pipeline. Lengths are learned in units of a mean and a deviation of log length per served model,
+so that one fit over all models learns from every model's answers what a prompt asks for. What a served model
+makes of it differently is learned from its own completions and shrunk towards that: an unknown model gets what
+all have in common, a new one departs from it as it is observed.
 
 Quantiles are conformal: the residuals of predictions made out of fold, each divided by its predicted spread,
 give three margins for everything, shrunk per served model and per tenant of it towards those of the whole. A
@@ -67,7 +68,8 @@ TEXT_WEIGHT = 10.0  # brings the components of a TF-IDF row, of length 1, to the
 LABEL_WEIGHT = 2.0
 LINEAR = 0.2  # variance of the kernel's linear part, by that of the whole
 EMBED_WEIGHT = 10.0  # the same of a sentence's embedding, of length 1
-PENALTY = 1.0  # of the length: variance of the noise by that of what is explained
+PENALTY = 1.0  # of the length: variance of the noise by that of what is explained, for each model asked
+OWN_PENALTY = 8.0  # of what a served model makes of it differently
 SPREAD_PENALTY = 20.0
 ROUNDS = 8  # of imputing what was cut
 MODEL_PRIOR = 5.0  # completions that all models count for in one's mean and deviation
@@ -127,11 +129,14 @@ class Regressor:
         if not records:
             none = np.empty(0, np.int64)
             return Predictions(none, none, none)
-        rows = self.pipeline.predict(table(records, self._embed))
-        spread = _spread(rows[:, 1], self.limits["log_spread"])
+        given = self.pipeline.predict(table(records, self._embed))
+        spread = _spread(given[:, 0], self.limits["log_spread"])
+        column = {model: place for place, model in enumerate(self.scales, start=1)}
+        columns = [column.get(record.get("served_model") or "", 1) for record in records]
+        length = given[np.arange(len(records)), columns]
         scale = np.array([_scale(self.scales, record) for record in records])
         margins = np.array([_margins_of(self.margins, _group(record)) for record in records])
-        logs = scale[:, :1] + scale[:, 1:] * (rows[:, :1] + spread[:, None] * margins)
+        logs = scale[:, :1] + scale[:, 1:] * (length[:, None] + spread[:, None] * margins)
         logs = np.clip(logs, self.limits["log_shortest"], self.limits["log_longest"])
         tokens = np.rint(np.exp(logs)).astype(np.int64)
         caps = np.array([record.get("max_tokens") or np.iinfo(np.int64).max for record in records], np.int64)
@@ -167,36 +172,44 @@ def fit(records: Sequence[Record], *, embed: Embed | None = None, progress: Prog
     _require(len(records), int(cut.sum()))
     logs = np.log(np.array([record["actual_output_tokens"] for record in records], float))
     folds = _folds(records, 2 if len(records) > MANY else FOLDS)
-    steps = len(np.unique(folds)) + 2
-    done = _counter(progress, steps)
+    done = _counter(progress, len(np.unique(folds)) + 2)
     rows = table(records, embed)
     done()
     scales = _scales(records, logs, cut)
     scale = np.array([_scale(scales, record) for record in records])
     target = (logs - scale[:, 0]) / scale[:, 1]
+    names = list(scales)
+    model = np.array([names.index(record.get("served_model") or "") for record in records])
+    penalty = PENALTY * _models_per_prompt(rows, model)
     parts = []
     for fold in np.unique(folds):
         train = folds != fold
         features = _features(rows[train])
         parts.append((train, features.transform(rows[train]), features.transform(rows[~train])))
         done()
-    filled, predicted, hidden = _imputed(target, cut, parts)
+
+    def length(seen: Floats, train: Bools, filled: Floats) -> Ridge:
+        return _length(seen, filled[train], model[train], len(names), penalty)
+
+    filled, predicted, hidden = _imputed(target, cut, model, parts, length)
     size = np.log(np.sqrt((filled - predicted) ** 2 + hidden) + 0.05)
-    log_spread = _out_of_fold(size, parts, SPREAD_PENALTY)
+    log_spread = np.empty_like(size)
+    for train, seen, unseen in parts:
+        log_spread[~train] = Ridge(alpha=SPREAD_PENALTY).fit(seen, size[train]).predict(unseen)
     typical = float(np.median(log_spread))
     residuals = (target - predicted) / _spread(log_spread, typical)
     groups = [_group(record) for record in records]
     margins = _margins(residuals, cut, groups)
     features = _features(rows)
-    ridge = Ridge(alpha=np.array([PENALTY, SPREAD_PENALTY]))
-    ridge.fit(features.transform(rows), np.column_stack([filled, size]))
+    seen = features.transform(rows)
+    last = _beside(Ridge(alpha=SPREAD_PENALTY).fit(seen, size), length(seen, np.ones_like(cut), filled))
     done()
     limits = {
         "log_spread": typical,
         "log_shortest": float(logs.min()),
         "log_longest": float((scale[:, 0] + scale[:, 1] * filled).max()),
     }
-    pipeline = Pipeline([*features.steps, ("length", ridge)])
+    pipeline = Pipeline([*features.steps, ("length", last)])
     scores = _scores(logs, cut, folds, scale, predicted, _spread(log_spread, typical), residuals, groups)
     return Fit(Regressor(pipeline, scales, margins, limits, embed), scores, _training(records, cut))
 
@@ -272,6 +285,8 @@ def _scale(scales: dict[str, tuple[float, float]], record: Record) -> tuple[floa
 
 def _features(rows: NDArray[np.object_]) -> Pipeline:
     """Columns and kernel, fitted on `rows` or on MANY of them."""
+    _, first = np.unique(_distinct(rows), return_index=True)
+    rows = rows[np.sort(first)]
     if len(rows) > MANY:
         rows = rows[np.linspace(0, len(rows) - 1, MANY).astype(int)]
     numbers = 1 + len(LABELS) + np.arange(len(NUMBERS))
@@ -314,26 +329,57 @@ def _text_block(texts: NDArray[np.object_]) -> Pipeline | None:
     return Pipeline([("words", words), ("components", TruncatedSVD(min(COMPONENTS, terms - 1), random_state=0))])
 
 
+def _models_per_prompt(rows: NDArray[np.object_], model: NDArray[np.int64]) -> float:
+    """Answers to one prompt surprise alike, whoever gives them: they count as one."""
+    prompts = _distinct(rows)
+    return len(set(zip(prompts, model, strict=True))) / len(set(prompts))
+
+
+def _distinct(rows: NDArray[np.object_]) -> list[int]:
+    return [hash(tuple(row)) for row in rows.tolist()]
+
+
 Part = tuple[Bools, Floats, Floats]  # the rows trained on, their features, and those of the others
+Solve = Callable[[Floats, Bools, Floats], Ridge]
 
 
-def _out_of_fold(target: Floats, parts: Sequence[Part], penalty: float) -> Floats:
-    predicted = np.empty_like(target)
-    for train, seen, unseen in parts:
-        predicted[~train] = Ridge(alpha=penalty).fit(seen, target[train]).predict(unseen)
-    return predicted
+def _length(features: Floats, target: Floats, model: NDArray[np.int64], models: int, penalty: float) -> Ridge:
+    """One column for any model, which is number 0, and one for each: what all have in common and its own."""
+    ridge = Ridge(alpha=penalty).fit(features, target)
+    left = target - ridge.predict(features)
+    coefficients = np.repeat(ridge.coef_[None], models, axis=0)
+    intercepts = np.repeat(ridge.intercept_, models)
+    for place in range(1, models if models > 2 else 1):
+        of = model == place
+        if of.any():
+            own = Ridge(alpha=OWN_PENALTY).fit(features[of], left[of])
+            coefficients[place] += own.coef_
+            intercepts[place] += own.intercept_
+    ridge.coef_, ridge.intercept_ = coefficients, intercepts
+    return ridge
 
 
-def _imputed(target: Floats, cut: Bools, parts: Sequence[Part]) -> tuple[Floats, Floats, Floats]:
+def _beside(spread: Ridge, length: Ridge) -> Ridge:
+    """One Ridge that gives what both do."""
+    length.coef_ = np.vstack([spread.coef_, length.coef_])
+    length.intercept_ = np.append(spread.intercept_, length.intercept_)
+    return length
+
+
+def _imputed(
+    target: Floats, cut: Bools, model: NDArray[np.int64], parts: Sequence[Part], length: Solve
+) -> tuple[Floats, Floats, Floats]:
     """The target with what was cut replaced by what it is expected to be, the out-of-fold prediction of it,
     and the variance that is left.
     """
-    filled, hidden = target.copy(), np.zeros_like(target)
-    predicted = _out_of_fold(filled, parts, PENALTY)
-    for _ in range(ROUNDS if cut.any() else 0):
-        _, sigma = moments(target, cut, predicted)
-        filled[cut], hidden[cut] = above(target[cut], predicted[cut], sigma)
-        predicted = _out_of_fold(filled, parts, PENALTY)
+    filled, predicted, hidden = target.copy(), np.empty_like(target), np.zeros_like(target)
+    for turn in range(ROUNDS if cut.any() else 1):
+        if turn:
+            _, sigma = moments(target, cut, predicted)
+            filled[cut], hidden[cut] = above(target[cut], predicted[cut], sigma)
+        for train, seen, unseen in parts:
+            given = length(seen, train, filled).predict(unseen)
+            predicted[~train] = given[np.arange(len(unseen)), model[~train]]
     return filled, predicted, hidden
 
 
