@@ -47,11 +47,11 @@ def moments(values: Floats, cut: Bools, mean: Floats | None = None, rounds: int 
 def quantiles(values: Floats, cut: Bools, levels: Sequence[float]) -> Floats:
     """Quantiles of values of which those that are `cut` were going to be larger.
 
-    Without any that are: at (n + 1) * level, as split-conformal intervals take them. A level that lies beyond
-    what was seen to its end is extrapolated as that of a normal distribution.
+    Without any that are: the sample quantile that is median-unbiased (Hyndman and Fan 1996, their 8th). A
+    level beyond what was seen to its end is extrapolated as that of a normal distribution.
     """
     if not cut.any():
-        whole: Floats = np.quantile(values, levels, method="weibull")
+        whole: Floats = np.quantile(values, levels, method="median_unbiased")
         return whole
     order = np.lexsort((cut, values))  # at a tie those that ended come before those that were cut
     ended = ~cut[order]

@@ -73,7 +73,8 @@ class MiniLm:
         for layer in range(LAYERS):
             x = self._layer(x, spans, f"encoder.layer.{layer}.")
         means = np.stack([x[start:end].mean(axis=0) for start, end in spans])
-        return means / np.linalg.norm(means, axis=1, keepdims=True)
+        unit: Floats = means / np.linalg.norm(means, axis=1, keepdims=True)
+        return unit
 
     def _layer(self, x: Floats, spans: Sequence[tuple[int, int]], at: str) -> Floats:
         query, key, value = (
@@ -104,7 +105,7 @@ class MiniLm:
 
 
 def _tensors(path: Path) -> dict[str, Floats]:
-    """The float tensors of a safetensors file, mapped: 8 bytes of header length, JSON, and then the numbers."""
+    """The float tensors of a safetensors file, mapped: 8 bytes say how long its JSON is, then numbers."""
     with open(path, "rb") as file:
         (length,) = struct.unpack("<Q", file.read(8))
         header = json.loads(file.read(length))

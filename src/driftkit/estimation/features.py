@@ -32,41 +32,44 @@ TEXT = 0
 LABELS = ("category", "tenant", "tier")
 
 _TOPICS = {
-    "brief": "brief briefly short concise concisely succinct quick quickly shortest only just single headline "
-    "title slogan tagline caption tweet sentence word phrase name abbreviation acronym motto nickname "
-    "compliment keywords adjectives synonym synonyms hashtags",
-    "long": "detailed detail details comprehensive thorough thoroughly depth elaborate long full complete "
-    "extensive exhaustive lengthy",
-    "document": "essay article blog report post paper speech review proposal letter email mail newsletter press "
-    "biography cover memo announcement message description",
-    "fiction": "story stories poem haiku song lyrics fiction novel tale dialogue script scene screenplay rap "
-    "sonnet chapter narrative limerick conversation",
+    "brief": "brief briefly short concise concisely succinct quick quickly shortest only just single "
+    "headline title slogan tagline caption tweet sentence word phrase name abbreviation acronym "
+    "motto nickname compliment keywords adjectives synonym synonyms hashtags",
+    "long": "detailed detail details comprehensive thorough thoroughly depth elaborate long full "
+    "complete extensive exhaustive lengthy",
+    "document": "essay article blog report post paper speech review proposal letter email mail newsletter "
+    "press biography cover memo announcement message description",
+    "fiction": "story stories poem haiku song lyrics fiction novel tale dialogue script scene screenplay "
+    "rap sonnet chapter narrative limerick conversation",
     "joke": "joke jokes riddle riddles pun puns funny quote quotes motto",
-    "list": "list lists ideas suggestions examples ways tips names options reasons items steps points questions "
-    "things topics bullet facts recommendations activities books movies songs",
-    "plan": "plan guide tutorial itinerary schedule outline strategy course workout routine curriculum program "
-    "agenda lesson roadmap trip",
-    "transform": "rewrite rephrase paraphrase edit correct fix proofread replace convert transform modify reword "
-    "improve revise change shorten simplify grammar reformat",
-    "translate": "translate translation spanish french german italian chinese japanese russian portuguese korean "
-    "hindi arabic latin",
+    "list": "list lists ideas suggestions examples ways tips names options reasons items steps points "
+    "questions things topics bullet facts recommendations activities books movies songs",
+    "plan": "plan guide tutorial itinerary schedule outline strategy course workout routine curriculum "
+    "program agenda lesson roadmap trip",
+    "transform": "rewrite rephrase paraphrase edit correct fix proofread replace convert transform modify "
+    "reword improve revise change shorten simplify grammar reformat",
+    "translate": "translate translation spanish french german italian chinese japanese russian portuguese "
+    "korean hindi arabic latin",
     "summarise": "summarize summarise summary tldr gist key takeaways condense abstract",
-    "classify": "classify identify extract categorize categorise sentiment label detect determine decide choose "
-    "select predict whether positive negative true false rate rating score match sort find yes answer correct",
-    "explain": "explain describe discuss analyze analyse elaborate tell teach understand explanation overview "
-    "interpret evaluate critique history origin origins meaning concept thoughts opinion analysis notes summary",
+    "classify": "classify identify extract categorize categorise sentiment label detect determine decide "
+    "choose select predict whether positive negative true false rate rating score match sort "
+    "find yes answer correct",
+    "explain": "explain describe discuss analyze analyse elaborate tell teach understand explanation "
+    "overview interpret evaluate critique history origin origins meaning concept thoughts "
+    "opinion analysis notes summary",
     "why": "why reason cause causes because purpose effect effects impact",
     "method": "how instructions steps install build make setup procedure method process",
     "recipe": "recipe cook ingredients bake dish meal cooking dinner",
     "compare": "difference differences compare comparison versus vs pros cons advantages disadvantages "
     "similarities better contrast",
-    "code": "python javascript java html css sql function code program class algorithm regex bash implement api "
-    "bug array string typescript rust react django shell loop query php golang linux json",
-    "mathematics": "calculate solve equation sum compute probability integral derivative percent average total "
-    "math formula divided multiply prove proof puzzle riddle left remain",
+    "code": "python javascript java html css sql function code program class algorithm regex bash "
+    "implement api bug array string typescript rust react django shell loop query php golang "
+    "linux json",
+    "mathematics": "calculate solve equation sum compute probability integral derivative percent average "
+    "total math formula divided multiply prove proof puzzle riddle left remain",
     "table": "table csv markdown latex format xml yaml column columns row rows diagram chart spreadsheet",
-    "create": "write create generate compose draft design develop come invent brainstorm give provide suggest "
-    "propose produce",
+    "create": "write create generate compose draft design develop come invent brainstorm give provide "
+    "suggest propose produce",
     "role": "imagine pretend act roleplay suppose assume role character persona",
     "advice": "should best recommend help advice advise need want",
     "entity": "who whom whose when where which",
@@ -96,8 +99,20 @@ _OPENINGS = (
     "design make generate develop come build",
 )
 
-_PHRASES = ("step by step", "step-by-step", "how to", "how do", "what is", "what are", "tell me",
-    "such as", "how many", "how much", "can you", "how do you say")
+_PHRASES = (
+    "step by step",
+    "step-by-step",
+    "how to",
+    "how do",
+    "what is",
+    "what are",
+    "tell me",
+    "such as",
+    "how many",
+    "how much",
+    "can you",
+    "how do you say",
+)
 
 #: words that one of a unit takes
 _UNITS = {
@@ -109,11 +124,10 @@ _UNITS = {
     **dict.fromkeys(("page", "pages"), 400),
 }
 _NUMERALS = {
-    word: number
-    for number, word in enumerate(
-        "one two three four five six seven eight nine ten eleven twelve".split(), start=1
-    )
-} | {"a": 1, "single": 1, "fifteen": 15, "twenty": 20, "fifty": 50, "hundred": 100}
+    **{"a": 1, "single": 1, "one": 1, "two": 2, "three": 3, "four": 4, "five": 5, "six": 6, "seven": 7},
+    **{"eight": 8, "nine": 9, "ten": 10, "eleven": 11, "twelve": 12, "fifteen": 15, "twenty": 20},
+    **{"fifty": 50, "hundred": 100},
+}
 
 _TOPIC_OF: dict[str, tuple[int, ...]] = {}
 for _place, _words in enumerate(_TOPICS.values()):
@@ -138,8 +152,24 @@ NUMBERS = (
     *(f"opens with {words.split()[0]}" for words in _OPENINGS),
     *(f"says {phrase}" for phrase in _PHRASES),
     *("log asked words", "log asked items"),
-    *("log characters", "log words", "log lines", "log questions", "ends ?", "ends .", "ends :", "log colons"),
-    *("log quotes", "log code marks", "log digits", "letters per word", "capitals ratio", "bytes per character"),
+    *(
+        "log characters",
+        "log words",
+        "log lines",
+        "log questions",
+        "ends ?",
+        "ends .",
+        "ends :",
+        "log colons",
+    ),
+    *(
+        "log quotes",
+        "log code marks",
+        "log digits",
+        "letters per word",
+        "capitals ratio",
+        "bytes per character",
+    ),
     *("log first line", "log bullets", "log sentences", "log commas", "small start"),
 )
 _CUES = len(NUMBERS) - 5
@@ -152,7 +182,7 @@ def looked_at(text: str) -> str:
 
 
 def table(records: Sequence[Record], embed: Any = None) -> NDArray[np.object_]:
-    """One row per record: the text, the LABELS, the NUMBERS, and what `embed` makes of the texts, if given."""
+    """One row per record: the text, the LABELS, the NUMBERS, and what `embed`, if given, makes of it."""
     texts = [prompt_text(record) for record in records]
     seen = [looked_at(text) if text is not None else "" for text in texts]
     width = 1 + len(LABELS) + len(NUMBERS)
@@ -162,7 +192,9 @@ def table(records: Sequence[Record], embed: Any = None) -> NDArray[np.object_]:
     for place, label in enumerate(LABELS, start=1):
         rows[:, place] = [record.get(label) or "" for record in records]
     numbers = [
-        [*_declared(record), 1.0, *cues(text, part)] if text is not None else [*_declared(record), 0.0, *_NO_CUES]
+        [*_declared(record), 1.0, *cues(text, part)]
+        if text is not None
+        else [*_declared(record), 0.0, *_NO_CUES]
         for record, text, part in zip(records, texts, seen, strict=True)
     ]
     rows[:, 1 + len(LABELS) : width] = numbers

@@ -2,13 +2,13 @@
 
     table (features.py)                  text, labels, numbers, embedding if asked for
     -> columns                           TF-IDF reduced by SVD, one-hot labels, scaled numbers
-    -> kernel                            RBF features (Nystroem), so that training stays linear in completions
-    -> Ridge                             log spread, log length for any model, log length for each served model
+    -> kernel                            RBF features (Nystroem): training stays linear in completions
+    -> Ridge                             log spread; log length for any model, and for each served model
 
-One scikit-learn Pipeline. Lengths are learned in units of a mean and a deviation of log length per served model,
-so that one fit over all models learns from every model's answers what a prompt asks for. What a served model
-makes of it differently is learned from its own completions and shrunk towards that: an unknown model gets what
-all have in common, a new one departs from it as it is observed.
+One scikit-learn Pipeline. Lengths are learned in units of a mean and a deviation of log length per served
+model, so that one fit over all models learns from every model's answers what a prompt asks for. What a served
+model makes of it differently is learned from its own completions and shrunk towards that: an unknown model
+gets what all have in common, a new one departs from it as it is observed.
 
 Quantiles are conformal: the residuals of predictions made out of fold, each divided by its predicted spread,
 give three margins for everything, shrunk per served model and per tenant of it towards those of the whole. A
@@ -46,7 +46,6 @@ from driftkit.estimation.features import LABELS, NUMBERS, TEXT, table
 from driftkit.records.schema import Record, checker
 
 
-
 class Embed(Protocol):
     """Texts to vectors; `name` says what makes them. embeddings.py has one."""
 
@@ -61,7 +60,7 @@ LEAST = 20  # completions that ended by themselves
 LEVELS = (0.1, 0.5, 0.9)
 
 FOLDS = 5
-MANY = 20_000  # completions from which on two folds do, and columns are fitted on so many of them
+MANY = 10_000  # completions from which on two folds do, and columns are fitted on so many of them
 COMPONENTS = 60  # of the text
 BASIS = 400  # rows that the kernel is spanned by
 TEXT_WEIGHT = 10.0  # brings the components of a TF-IDF row, of length 1, to the size of a scaled number
@@ -71,9 +70,10 @@ EMBED_WEIGHT = 10.0  # the same of a sentence's embedding, of length 1
 PENALTY = 1.0  # of the length: variance of the noise by that of what is explained, for each model asked
 OWN_PENALTY = 8.0  # of what a served model makes of it differently
 SPREAD_PENALTY = 20.0
-ROUNDS = 8  # of imputing what was cut
+ROUNDS = 8  # of imputing what was cut, at most
+SETTLED = 0.02  # deviations by which the last of them changed nothing
 MODEL_PRIOR = 5.0  # completions that all models count for in one's mean and deviation
-GROUP_PRIOR = 50.0  # completions that the whole counts for in a group's margins
+GROUP_PRIOR = 10.0  # completions that the whole counts for in a group's margins
 WIDEST = 3.0  # a spread is at most so many times the median spread, and at least one by it
 
 check_observed = checker(
@@ -184,7 +184,7 @@ def fit(records: Sequence[Record], *, embed: Embed | None = None, progress: Prog
     parts = []
     for fold in np.unique(folds):
         train = folds != fold
-        features = _features(rows[train])
+        features = features_of(rows[train])
         parts.append((train, features.transform(rows[train]), features.transform(rows[~train])))
         done()
 
@@ -200,7 +200,7 @@ def fit(records: Sequence[Record], *, embed: Embed | None = None, progress: Prog
     residuals = (target - predicted) / _spread(log_spread, typical)
     groups = [_group(record) for record in records]
     margins = _margins(residuals, cut, groups)
-    features = _features(rows)
+    features = features_of(rows)
     seen = features.transform(rows)
     last = _beside(Ridge(alpha=SPREAD_PENALTY).fit(seen, size), length(seen, np.ones_like(cut), filled))
     done()
@@ -239,7 +239,8 @@ def _require(completions: int, cut: int) -> None:
         raise DriftkitError(problem, hint="record some with a larger max_tokens")
     if completions - cut < LEAST:
         raise DriftkitError(
-            f"{completions - cut} completions that were not cut: the regressor needs at least {LEAST}", hint=hint
+            f"{completions - cut} completions that were not cut: the regressor needs at least {LEAST}",
+            hint=hint,
         )
 
 
@@ -254,10 +255,16 @@ def _folds(records: Sequence[Record], count: int) -> NDArray[np.int64]:
     Where there are but a few prompts, as in a workload made of templates, those are not unseen in use either.
     """
     texts = [prompt_text(record) for record in records]
-    keys = [place if text is None else zlib.crc32(text.encode("utf-8", "replace")) for place, text in enumerate(texts)]
-    splitter = GroupKFold(count) if len(set(keys)) >= LEAST else KFold(count, shuffle=True, random_state=0)
+    keys = [
+        place if text is None else zlib.crc32(text.encode("utf-8", "replace"))
+        for place, text in enumerate(texts)
+    ]
+    if len(set(keys)) >= LEAST:
+        parts = GroupKFold(count).split(keys, groups=keys)
+    else:
+        parts = KFold(count, shuffle=True, random_state=0).split(keys)
     folds = np.empty(len(keys), np.int64)
-    for fold, (_, of) in enumerate(splitter.split(keys, groups=keys)):
+    for fold, (_, of) in enumerate(parts):
         folds[of] = fold
     return folds
 
@@ -283,7 +290,7 @@ def _scale(scales: dict[str, tuple[float, float]], record: Record) -> tuple[floa
     return scales.get(record.get("served_model") or "", scales[""])
 
 
-def _features(rows: NDArray[np.object_]) -> Pipeline:
+def features_of(rows: NDArray[np.object_]) -> Pipeline:
     """Columns and kernel, fitted on `rows` or on MANY of them."""
     _, first = np.unique(_distinct(rows), return_index=True)
     rows = rows[np.sort(first)]
@@ -302,7 +309,9 @@ def _features(rows: NDArray[np.object_]) -> Pipeline:
     if len(embedding):
         blocks.append(("embedding", StandardScaler(with_std=False), embedding))
     weights = {"text": TEXT_WEIGHT, "labels": LABEL_WEIGHT, "embedding": EMBED_WEIGHT}
-    columns = ColumnTransformer(blocks, transformer_weights=weights, sparse_threshold=0).fit(rows)
+    columns = ColumnTransformer(blocks, transformer_weights=weights, sparse_threshold=0)
+    with np.errstate(invalid="ignore"):  # texts that are all alike have components without variance
+        columns.fit(rows)
     scaler = columns.named_transformers_["numbers"]
     scaler.scale_ = np.sqrt(scaler.scale_)  # half way: a rare cue is not to outweigh all others
     columned = columns.transform(rows)
@@ -326,7 +335,9 @@ def _text_block(texts: NDArray[np.object_]) -> Pipeline | None:
         return None
     if terms < 2:
         return None
-    return Pipeline([("words", words), ("components", TruncatedSVD(min(COMPONENTS, terms - 1), random_state=0))])
+    return Pipeline(
+        [("words", words), ("components", TruncatedSVD(min(COMPONENTS, terms - 1), random_state=0))]
+    )
 
 
 def _models_per_prompt(rows: NDArray[np.object_], model: NDArray[np.int64]) -> float:
@@ -376,7 +387,10 @@ def _imputed(
     for turn in range(ROUNDS if cut.any() else 1):
         if turn:
             _, sigma = moments(target, cut, predicted)
+            before = filled[cut]
             filled[cut], hidden[cut] = above(target[cut], predicted[cut], sigma)
+            if np.abs(filled[cut] - before).max() < SETTLED:
+                break
         for train, seen, unseen in parts:
             given = length(seen, train, filled).predict(unseen)
             predicted[~train] = given[np.arange(len(unseen)), model[~train]]
@@ -401,10 +415,10 @@ def _margins(residuals: Floats, cut: Bools, groups: Sequence[tuple[str, str]]) -
     margins: Margins = {(): _as_margins(quantiles(residuals, cut, LEVELS))}
     for depth in (1, 2):
         places: dict[tuple[str, ...], list[int]] = {}
-        for place, group in enumerate(groups):
-            places.setdefault(group[:depth], []).append(place)
+        for place, whole in enumerate(groups):
+            places.setdefault(whole[:depth], []).append(place)
         for group, of in sorted(places.items()):
-            above_it = np.array(margins[group[:-1]])
+            above_it = np.array(margins[group[: depth - 1]])
             if cut[of].all():
                 continue
             weight = len(of) / (len(of) + GROUP_PRIOR)
@@ -436,8 +450,10 @@ def _scores(
     used = np.empty((len(logs), len(LEVELS)))
     constant = np.empty_like(logs)
     for fold in np.unique(folds):
-        rest, of = folds != fold, np.flatnonzero(folds == fold)
-        margins = _margins(residuals[rest], cut[rest], [groups[place] for place in np.flatnonzero(rest)])
+        rest, of = folds != fold, np.flatnonzero(folds == fold).tolist()
+        margins = _margins(
+            residuals[rest], cut[rest], [groups[place] for place in np.flatnonzero(rest).tolist()]
+        )
         used[of] = [_margins_of(margins, groups[place]) for place in of]
         constant[of] = quantiles(logs[rest], cut[rest], [0.5])[0]
     low, middle, high = np.exp(scale[:, :1] + scale[:, 1:] * (predicted[:, None] + spread[:, None] * used)).T

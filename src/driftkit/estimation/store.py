@@ -4,9 +4,9 @@
     regressor-<hash>.skops    of this: scikit-learn's pipeline, as skops keeps it
 
 skops (https://skops.readthedocs.io) writes numbers as .npy and types by name, and makes only objects of types
-that it trusts: scikit-learn's, numpy's and scipy's own. TRUSTED, what is trusted beyond, is empty: our features
-are computed outside the pipeline, so that no class or function of ours is in it. A file that names any other
-type is refused before anything of it is made, so a file from a stranger runs no code.
+that it trusts: scikit-learn's, numpy's and scipy's own. TRUSTED, what is trusted beyond, is empty: our
+features are computed outside the pipeline, so that no class or function of ours is in it. A file that names
+any other type is refused before anything of it is made, so a file from a stranger runs no code.
 
 The hashes find damage and edits by hand; they are no signature.
 
@@ -81,18 +81,10 @@ def read(folder: Path, embed: Embed | None = None) -> Fit | None:
 
     `embed` is for one that was fitted with embeddings; without it such a one is refused.
     """
-    for attempt in range(2):
-        document = _document(folder / _JSON)
-        if document is None:
-            return None
-        path = folder / str(document["model_file"])
-        try:
-            model = path.read_bytes()
-        except OSError as error:
-            if attempt == 0 and isinstance(error, FileNotFoundError):
-                continue  # replaced between the two reads
-            raise StateError(f"{path}: {(error.strerror or str(error)).lower()}", hint=_DAMAGED) from error
-        break
+    found = _document(folder)
+    if found is None:
+        return None
+    document, path, model = found
     if hashlib.sha256(model).hexdigest() != document["model_sha256"]:
         raise StateError(f"{path}: damaged, or edited by hand: its hash is another", hint=_DAMAGED)
     if document["embedding"] != (embed.name if embed is not None else None):
@@ -103,7 +95,10 @@ def read(folder: Path, embed: Embed | None = None) -> Fit | None:
         return Fit(
             Regressor(
                 _pipeline(path, model),
-                {name: (float(mean), float(deviation)) for name, (mean, deviation) in document["scales"].items()},
+                {
+                    name: (float(mean), float(deviation))
+                    for name, (mean, deviation) in document["scales"].items()
+                },
                 {tuple(group): (low, middle, high) for group, (low, middle, high) in document["margins"]},
                 {name: float(limit) for name, limit in document["limits"].items()},
                 embed,
@@ -115,8 +110,24 @@ def read(folder: Path, embed: Embed | None = None) -> Fit | None:
         raise StateError(f"{folder / _JSON}: damaged state", hint=_DAMAGED) from None
 
 
-def _document(path: Path) -> dict[str, Any] | None:
-    """The JSON, checked as far as its hash; None when there is none."""
+def _document(folder: Path) -> tuple[dict[str, Any], Path, bytes] | None:
+    """The JSON, checked as far as its hash, and the file that it names; None when there is none."""
+    for last in (False, True):
+        document = _json(folder / _JSON)
+        if document is None:
+            return None
+        path = folder / str(document["model_file"])
+        try:
+            return document, path, path.read_bytes()
+        except OSError as error:
+            if last or not isinstance(error, FileNotFoundError):  # else it was replaced between the two reads
+                raise StateError(
+                    f"{path}: {(error.strerror or str(error)).lower()}", hint=_DAMAGED
+                ) from error
+    return None
+
+
+def _json(path: Path) -> dict[str, Any] | None:
     try:
         document = orjson.loads(path.read_bytes())
     except (FileNotFoundError, NotADirectoryError):
@@ -129,7 +140,9 @@ def _document(path: Path) -> dict[str, Any] | None:
         raise StateError(f"{path}: not a driftkit regressor", hint="give another --state DIR")
     if document.get("version") != VERSION:
         hint = f"it was written by another driftkit: upgrade this one, or {_ANEW}"
-        raise StateError(f"{path}: version {document.get('version')}, this driftkit reads {VERSION}", hint=hint)
+        raise StateError(
+            f"{path}: version {document.get('version')}, this driftkit reads {VERSION}", hint=hint
+        )
     if document.get("sha256") != _hash(document):
         raise StateError(f"{path}: damaged, or edited by hand: its hash is another", hint=_DAMAGED)
     if document["feature_schema"] != FEATURE_SCHEMA:

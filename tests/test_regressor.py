@@ -1,0 +1,361 @@
+"""The length regressor: what it learns, how sure it says it is, what it refuses, and how it is stored."""
+
+from __future__ import annotations
+
+import io
+import json
+import pickle
+import zipfile
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from scipy.stats import kendalltau
+from skops.io import dumps
+
+from driftkit.errors import DriftkitError, StateError
+from driftkit.estimation import store
+from driftkit.estimation.censoring import moments, quantiles
+from driftkit.estimation.features import NUMBERS, cues, looked_at
+from driftkit.estimation.regressor import Fit, fit
+from driftkit.rng import stream
+
+ASKS = {
+    "Name the capital of {}.": 12,
+    "In one sentence, what is {}?": 30,
+    "Translate '{}' to French.": 20,
+    "Explain how {} works.": 300,
+    "Write a detailed report about {}.": 700,
+    "List ten ideas for {}.": 180,
+}
+TOPICS = ["bread", "rivers", "football", "chess", "gravity", "winter", "trains", "coffee", "music", "bees"]
+SPREAD = 0.3  # standard deviation of log length
+
+
+def completions(n: int, seed: int = 0, spread: float = SPREAD, **fields: Any) -> list[dict[str, Any]]:
+    """Prompts of six kinds, each with log-normal lengths about its own median."""
+    uniforms = stream(seed, "completions").random((n, 4))
+    normal = np.sqrt(-2 * np.log(1 - uniforms[:, 2])) * np.cos(2 * np.pi * uniforms[:, 3])
+    records = []
+    for place, (kind, topic, *_) in enumerate(uniforms):
+        ask, median = list(ASKS.items())[int(kind * len(ASKS))]
+        prompt = ask.format(TOPICS[int(topic * len(TOPICS))]) + f" ({place})"
+        records.append(
+            {
+                "id": str(place),
+                "prompt": prompt,
+                "prompt_tokens": max(1, len(prompt) // 4),
+                "actual_output_tokens": max(1, round(median * np.exp(spread * normal[place]))),
+                "median": median,
+                "finish_reason": "stop",
+                "finished_s": float(place),
+                "run_id": "night",
+                **fields,
+            }
+        )
+    return records
+
+
+@cache
+def fitted() -> Fit:
+    return fit(completions(600))
+
+
+def test_it_learns_what_prompts_ask_for_and_how_sure_it_may_be() -> None:
+    asked = completions(2000, seed=1)
+    given = fitted().regressor.predict(asked)
+    actual = np.array([record["actual_output_tokens"] for record in asked])
+    median = np.array([record["median"] for record in asked])
+    assert kendalltau(given.median, median).statistic > 0.9
+    assert np.median(np.abs(np.log(given.median / median))) < 0.1
+    # of 2000 the standard error is 0.9 points, and the margins come from 600: 0.8 of a point at each end
+    assert 0.76 <= np.mean((given.p10 <= actual) & (actual <= given.p90)) <= 0.84
+    assert fitted().scores.coverage == pytest.approx(0.8, abs=0.05)
+    assert fitted().scores.mae_tokens < 0.5 * fitted().scores.constant_mae_tokens
+
+
+def test_quantiles_are_in_order_and_never_above_max_tokens() -> None:
+    asked = [{**record, "max_tokens": 1 + place} for place, record in enumerate(completions(300, seed=2))]
+    given = fitted().regressor.predict(asked)
+    caps = np.array([record["max_tokens"] for record in asked])
+    assert (given.p10 >= 1).all()
+    assert (given.p10 <= given.median).all()
+    assert (given.median <= given.p90).all()
+    assert (given.p90 <= caps).all()
+    assert (given.p90 == caps).any()
+
+
+def test_a_batch_gives_what_single_records_get() -> None:
+    asked = completions(40, seed=3)
+    whole = fitted().regressor.predict(asked)
+    single = [fitted().regressor.predict([record]) for record in asked]
+    assert whole.median.tolist() == [one.median[0] for one in single]
+    assert fitted().regressor.predict([]).median.tolist() == []
+
+
+def test_tenants_are_covered_each_though_one_is_wilder() -> None:
+    def mixed(n: int, seed: int) -> list[dict[str, Any]]:
+        return completions(n, seed, 0.25, tenant="calm") + completions(n, seed + 1, 0.8, tenant="wild")
+
+    regressor = fit(mixed(400, 10)).regressor
+    for tenant, seed in (("calm", 20), ("wild", 30)):
+        asked = completions(1500, seed, 0.25 if tenant == "calm" else 0.8, tenant=tenant)
+        given = regressor.predict(asked)
+        actual = np.array([record["actual_output_tokens"] for record in asked])
+        inside = (given.p10 <= actual) & (actual <= given.p90)
+        assert 0.75 <= inside.mean() <= 0.85, tenant
+
+
+def test_one_fit_keeps_models_apart_and_a_new_one_gets_what_they_share() -> None:
+    short = completions(300, 40, served_model="short")
+    long = [{**r, "served_model": "long"} for r in completions(300, 41)]
+    for record in long:
+        record["actual_output_tokens"] *= 4
+    regressor = fit(short + long).regressor
+    asked = completions(200, 42)
+    of = {
+        model: regressor.predict([{**record, "served_model": model} for record in asked]).median
+        for model in ("short", "long", "new")
+    }
+    assert np.median(of["long"] / of["short"]) == pytest.approx(4, rel=0.15)
+    assert (of["short"] <= of["new"]).mean() > 0.95
+    assert (of["new"] <= of["long"]).mean() > 0.95
+
+
+def test_what_was_cut_does_not_bias_the_estimate() -> None:
+    """True medians are known. A fifth of the outputs is cut; taken as they are, they pull estimates down."""
+    cap = 400
+    seen = completions(1500, 50)
+    for record in seen:
+        if record["actual_output_tokens"] > cap:
+            record.update(actual_output_tokens=cap, finish_reason="length")
+    learned = fit(seen)
+    assert 0.15 < learned.training.censored / 1500 < 0.35
+    naive = fit([{**record, "finish_reason": "stop"} for record in seen]).regressor
+    asked = [record for record in completions(1500, 51) if record["median"] >= 300]
+    truth = np.array([record["median"] for record in asked])
+    bias = np.log(learned.regressor.predict(asked).median / truth)
+    naive_bias = np.log(naive.predict(asked).median / truth)
+    reports = truth == 700  # nine in ten of them were cut
+    assert np.mean(naive_bias[reports]) < -0.45
+    assert abs(np.mean(bias[reports])) < 0.25
+    assert abs(np.mean(bias[~reports])) < 0.1
+
+
+def test_deviation_and_quantiles_of_cut_values_are_those_of_the_whole() -> None:
+    uniforms = stream(0, "cut").random((20_000, 2))
+    values = np.sqrt(-2 * np.log(1 - uniforms[:, 0])) * np.cos(2 * np.pi * uniforms[:, 1])
+    limits = stream(1, "cut").random(len(values)) * 3  # of a distribution of their own
+    cut = values > limits
+    seen = np.minimum(values, limits)
+    assert quantiles(seen, cut, [0.1, 0.5, 0.9]) == pytest.approx([-1.2816, 0, 1.2816], abs=0.04)
+    assert moments(seen, cut) == pytest.approx((0, 1), abs=0.03)
+    beyond = quantiles(np.minimum(values, 0.5), values > 0.5, [0.1, 0.9])  # nothing is seen of the upper
+    assert beyond == pytest.approx([-1.2816, 1.2816], abs=0.05)
+
+
+def test_without_text_category_and_tenant_say_what_they_can() -> None:
+    def bare(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        kept = ("id", "prompt_tokens", "actual_output_tokens", "finish_reason")
+        return [{**{k: r[k] for k in kept}, "category": str(r["median"])} for r in records]
+
+    regressor = fit(bare(completions(500, 60))).regressor
+    asked = completions(300, 61)
+    given = regressor.predict(bare(asked))
+    truth = np.array([record["median"] for record in asked])
+    assert np.median(np.abs(np.log(given.median / truth))) < 0.1
+    unseen = regressor.predict([{"prompt_tokens": 10, "category": "never seen", "tenant": "nor this"}])
+    assert 12 <= unseen.median[0] <= 700
+    assert fitted().regressor.predict([{"prompt_tokens": 10}]).median[0] >= 1
+
+
+def test_constant_lengths_are_predicted_as_they_are() -> None:
+    given = fit([{**record, "actual_output_tokens": 77} for record in completions(30)]).regressor.predict(
+        completions(5, 70)
+    )
+    assert [given.p10.tolist(), given.median.tolist(), given.p90.tolist()] == [[77] * 5] * 3
+
+
+def test_one_prompt_for_all_is_no_obstacle() -> None:
+    records = [{**record, "prompt": "Go on."} for record in completions(60)]
+    actual = sorted(record["actual_output_tokens"] for record in records)
+    given = fit(records).regressor.predict(records[:1])
+    assert actual[0] <= given.p10[0] <= given.median[0] <= given.p90[0] <= actual[-1]
+
+
+@pytest.mark.parametrize(
+    ("records", "said"),
+    [
+        ([], "no completions"),
+        ([{**record, "status": "error"} for record in completions(50)], "no completions"),
+        (completions(19), "19 completions that were not cut: the regressor needs at least 20"),
+        ([{**record, "finish_reason": "length"} for record in completions(50)], "all 50 outputs were cut"),
+        ([{**record, "status": "timeout"} for record in completions(50)], "all 50 outputs were cut"),
+    ],
+)
+def test_too_little_to_learn_from_is_refused(records: list[dict[str, Any]], said: str) -> None:
+    with pytest.raises(DriftkitError, match=said):
+        fit(records)
+
+
+def test_progress_counts_up_to_its_end() -> None:
+    seen: list[tuple[int, int]] = []
+    fit(completions(40), progress=lambda done, of: seen.append((done, of)))
+    assert seen == [(done, 7) for done in range(1, 8)]
+
+
+def test_of_a_very_long_prompt_the_ends_are_looked_at() -> None:
+    text = "Summarise this. " + "word " * 400_000 + "In two sentences, please?"
+    part = looked_at(text)
+    assert len(part) < 3000
+    assert part.startswith("Summarise this.")
+    assert part.endswith("please?")
+    fitted().regressor.predict([{"prompt": text, "prompt_tokens": 100_000}])
+
+
+def test_cues_are_those_of_feature_schema_1() -> None:
+    """Whoever changes what a cue says raises FEATURE_SCHEMA: stored regressors read the old ones."""
+    text = "Write a 500-word essay on Rome.\n- Give ten reasons; why?"
+    named = dict(zip(NUMBERS[5:], cues(text, text), strict=True))
+    found = {name: round(value, 3) for name, value in named.items() if value}
+    assert found == {
+        "topic document": 1,
+        "topic brief": 1,
+        "topic list": 1,
+        "topic why": 1,
+        "topic create": 2,
+        "early document": 1,
+        "early brief": 1,
+        "early list": 1,
+        "early why": 1,
+        "early create": 1,
+        "opens with write": 1,
+        "log asked words": 6.217,
+        "log asked items": 2.398,
+        "log characters": 4.043,
+        "log words": 2.485,
+        "log lines": 0.693,
+        "log questions": 0.693,
+        "ends ?": 1,
+        "log code marks": 0.693,
+        "log digits": 1.386,
+        "letters per word": 3.727,
+        "capitals ratio": 0.054,
+        "log first line": 3.466,
+        "log bullets": 0.693,
+    }
+
+
+def test_stored_and_read_again_it_predicts_the_same(tmp_path: Path) -> None:
+    assert store.read(tmp_path) is None
+    store.write(tmp_path, fitted())
+    again = store.read(tmp_path)
+    assert again is not None
+    assert again[1:] == fitted()[1:]
+    asked = completions(50, 80, tenant="somebody")
+    for one, other in zip(again.regressor.predict(asked), fitted().regressor.predict(asked), strict=True):
+        assert one.tolist() == other.tolist()
+    document = json.loads((tmp_path / "regressor.json").read_text())
+    assert document["training"] == {
+        "completions": 600,
+        "censored": 0,
+        "first_finished_s": 0.0,
+        "last_finished_s": 599.0,
+        "runs": {"night": 600},
+    }
+
+
+def test_a_new_one_replaces_the_old_and_leaves_nothing_behind(tmp_path: Path) -> None:
+    store.write(tmp_path, fitted())
+    store.write(tmp_path, fit(completions(40)))
+    assert len(list(tmp_path.iterdir())) == 2
+    again = store.read(tmp_path)
+    assert again is not None
+    assert again.training.completions == 40
+
+
+def test_ours_holds_no_type_but_trusted_ones() -> None:
+    assert store.TRUSTED == []
+    from skops.io import get_untrusted_types
+
+    assert get_untrusted_types(data=dumps(fitted().regressor.pipeline)) == []
+
+
+def rewritten(folder: Path, **fields: Any) -> None:
+    """As somebody would who knows how: with the hash set right."""
+    path = folder / "regressor.json"
+    document = {**json.loads(path.read_text()), **fields}
+    document["sha256"] = store._hash(document)
+    path.write_text(json.dumps(document))
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"version": 2}, "version 2, this driftkit reads 1"),
+        ({"feature_schema": 99}, "feature schema 99, this driftkit computes 1"),
+        ({"scikit_learn": "0.24.2"}, "made with scikit-learn 0.24.2"),
+        ({"kind": "driftkit-calibration"}, "not a driftkit regressor"),
+        ({"embedding": "another 1.0"}, "fitted with another 1.0"),
+        ({"scores": {}}, "damaged state"),
+    ],
+)
+def test_what_does_not_fit_is_refused(tmp_path: Path, fields: dict[str, Any], said: str) -> None:
+    store.write(tmp_path, fitted())
+    rewritten(tmp_path, **fields)
+    with pytest.raises(StateError, match=said):
+        store.read(tmp_path)
+
+
+def test_edits_and_damage_are_noticed(tmp_path: Path) -> None:
+    store.write(tmp_path, fitted())
+    path = tmp_path / "regressor.json"
+    whole = path.read_text()
+    path.write_text(whole.replace('"completions": 600', '"completions": 900'))
+    with pytest.raises(StateError, match="edited by hand"):
+        store.read(tmp_path)
+    path.write_text(whole[:-20])
+    with pytest.raises(StateError, match="damaged state"):
+        store.read(tmp_path)
+    path.write_text(whole)
+    (model,) = tmp_path.glob("*.skops")
+    content = bytearray(model.read_bytes())
+    content[len(content) // 2] ^= 1
+    model.write_bytes(content)
+    with pytest.raises(StateError, match="damaged, or edited by hand"):
+        store.read(tmp_path)
+    model.unlink()
+    with pytest.raises(StateError, match="no such file"):
+        store.read(tmp_path)
+
+
+class Malice:
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> Any:
+        return Path.touch, (self.path,)
+
+
+def test_a_file_from_a_stranger_runs_no_code(tmp_path: Path) -> None:
+    """With every hash set right: a pickle, skops files of foreign types, and one with a pickle in it."""
+    touched = tmp_path / "touched"
+    evil = pickle.dumps(Malice(touched))
+    pickle.loads(evil)
+    assert touched.exists(), "the test's own malice works"
+    touched.unlink()
+    inside = io.BytesIO()
+    with zipfile.ZipFile(io.BytesIO(dumps(np.arange(3)))) as honest, zipfile.ZipFile(inside, "w") as forged:
+        for name in honest.namelist():
+            forged.writestr(name, evil if name.endswith(".npy") else honest.read(name))
+    for content in (evil, dumps(Malice(touched)), dumps(fit), inside.getvalue()):
+        folder = tmp_path / "state"
+        store.write(folder, fitted())
+        (model,) = folder.glob("*.skops")
+        model.write_bytes(content)
+        rewritten(folder, model_sha256=store.hashlib.sha256(content).hexdigest())
+        with pytest.raises(StateError, match=r"stored pipeline|which no regressor of ours does"):
+            store.read(folder)
+        assert not touched.exists()
