@@ -62,7 +62,7 @@ def completions(n: int, seed: int = 0, spread: float = SPREAD, **fields: Any) ->
 
 @cache
 def fitted() -> Fit:
-    return fit(completions(600))
+    return fit(completions(600, served_model="m", tenant="t"))
 
 
 def test_it_learns_what_prompts_ask_for_and_how_sure_it_may_be() -> None:
@@ -256,7 +256,7 @@ def test_stored_and_read_again_it_predicts_the_same(tmp_path: Path) -> None:
     again = store.read(tmp_path)
     assert again is not None
     assert again[1:] == fitted()[1:]
-    asked = completions(50, 80, tenant="somebody")
+    asked = completions(50, 80, tenant="t", served_model="m") + completions(50, 81)
     for one, other in zip(again.regressor.predict(asked), fitted().regressor.predict(asked), strict=True):
         assert one.tolist() == other.tolist()
     document = json.loads((tmp_path / "regressor.json").read_text())
