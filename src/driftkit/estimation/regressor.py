@@ -274,7 +274,7 @@ def _scales(records: Sequence[Record], logs: Floats, cut: Bools) -> dict[str, tu
     mean, deviation = moments(logs, cut)
     scales = {"": (mean, max(deviation, 1e-6))}
     models = np.array([record.get("served_model") or "" for record in records])
-    for model in sorted(set(models) - {""}):
+    for model in sorted(set(models.tolist()) - {""}):
         of = models == model
         n = int(of.sum())
         own_mean, own_deviation = moments(logs[of], cut[of]) if not cut[of].all() else (mean, deviation)
