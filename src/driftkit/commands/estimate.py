@@ -12,7 +12,7 @@ from driftkit.registry import names
 if TYPE_CHECKING:
     from driftkit.records.schema import Record
 
-BATCH = 512  # records that are estimated at once, at most
+BATCH = 1024  # records that are estimated at once, at most
 
 
 class Asked(NamedTuple):

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import math
 import re
+import string
 from collections.abc import Sequence
 from typing import Any
 
@@ -138,10 +139,10 @@ _KNOWN = _TOPIC_OF.keys()
 _NUMBERED = _NUMERALS.keys()
 
 _find_words = re.compile(r"[^\W\d_]+(?:'[a-z]+)?|\d+").findall
-_find_capitals = re.compile(r"[A-Z]").findall
 _find_digits = re.compile(r"\d").findall
 _find_bullets = re.compile(r"^\s*(?:[-*•]|\d+[.)])", re.MULTILINE).findall
-_find_code = re.compile(r"[`{}<>=;\\]").findall
+_CAPITALS = string.ascii_uppercase.encode()
+_CODE = b"`{}<>=;\\"
 
 EARLY = 12  # words: a verb there is the instruction's
 
@@ -219,19 +220,23 @@ def cues(text: str, part: str) -> list[float]:
     lower = part.lower()
     words = _find_words(lower)
     topics = [0.0] * (2 * len(_TOPICS))
-    if not _KNOWN.isdisjoint(words):
-        for word in words:
-            for place in _TOPIC_OF.get(word, ()):
-                if topics[place] < 3:
-                    topics[place] += 1
-        for word in words[:EARLY]:
-            for place in _TOPIC_OF.get(word, ()):
-                topics[len(_TOPICS) + place] = 1.0
+    for word in filter(_KNOWN.__contains__, words):
+        for place in _TOPIC_OF[word]:
+            if topics[place] < 3:
+                topics[place] += 1
+    for word in filter(_KNOWN.__contains__, words[:EARLY]):
+        for place in _TOPIC_OF[word]:
+            topics[len(_TOPICS) + place] = 1.0
     opening = [0.0] * len(_OPENINGS)
     if words and words[0] in _OPENING_OF:
         opening[_OPENING_OF[words[0]]] = 1.0
     stripped = part.rstrip()
     count = part.count
+    in_bytes = part.encode("utf-8", "replace")
+
+    def count_of(characters: bytes) -> int:
+        return len(in_bytes) - len(in_bytes.translate(None, characters))
+
     return [
         *topics,
         *opening,
@@ -246,11 +251,11 @@ def cues(text: str, part: str) -> list[float]:
         float(stripped.endswith(":")),
         log1p(count(":")),
         log1p(count('"') + count("“")),
-        log1p(len(_find_code(part))),
+        log1p(count_of(_CODE)),
         log1p(len(_find_digits(part))),
         min(sum(map(len, words)) / len(words), 10.0) if words else 0.0,
-        len(_find_capitals(part)) / (len(part) or 1),
-        len(part.encode("utf-8", "replace")) / (len(part) or 1) - 1,
+        count_of(_CAPITALS) / (len(part) or 1),
+        len(in_bytes) / (len(part) or 1) - 1,
         log1p(part.find("\n") if "\n" in part else len(part)),
         log1p(len(_find_bullets(part))),
         log1p(count(". ")),

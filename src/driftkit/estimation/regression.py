@@ -6,6 +6,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import ClassVar
 
+from threadpoolctl import ThreadpoolController
+
 from driftkit.errors import StateError
 from driftkit.estimation import store
 from driftkit.estimation.base import Estimate
@@ -22,6 +24,7 @@ class Regression:
     def __init__(self, regressor: Regressor, served_model: str) -> None:
         self._regressor = regressor
         self._served_model = served_model
+        self._threads = ThreadpoolController()
 
     @classmethod
     def from_state(cls, folder: Path, served_model: str, warn: Callable[[str], None]) -> Regression:
@@ -39,7 +42,8 @@ class Regression:
 
     def estimate_many(self, records: Sequence[Record]) -> list[Estimate]:
         asked = [{**record, "served_model": self._served_model} for record in records]
-        told = self._regressor.predict(asked)
+        with self._threads.limit(limits=1):  # more would but wait for each other, on matrices so small
+            told = self._regressor.predict(asked)
         rows = zip(told.median.tolist(), told.p10.tolist(), told.p90.tolist(), strict=True)
         return [Estimate(median, interval_tokens=(low, high)) for median, low, high in rows]
 

@@ -3,52 +3,48 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from queue import Empty, Queue
-from threading import Thread
-from typing import Generic, TypeVar
+from threading import Condition, Thread
+from typing import TypeVar
 
 T = TypeVar("T")
-
-
-class _End(Generic[T]):
-    """The source has no more, or has failed."""
-
-    def __init__(self, error: BaseException | None) -> None:
-        self.error = error
 
 
 def in_batches(source: Iterable[T], most: int) -> Iterator[list[T]]:
     """What `source` gives, in order, `most` at a time or fewer: what was there when the last batch was done.
 
-    The source is read by a thread, a few batches ahead at most. What it raises is raised here, after what
-    came before.
+    The source is read by a thread, two batches ahead at most. What it raises is raised here, after what came
+    before.
     """
-    came: Queue[T | _End[T]] = Queue(2 * most)
+    came: list[T] = []
+    ended: list[BaseException | None] = []  # with one element: what the source has failed with, if it has
+    changed = Condition()
 
     def read() -> None:
         error: BaseException | None = None
         try:
             for one in source:
-                came.put(one)
+                with changed:
+                    while len(came) >= 2 * most:
+                        changed.wait()
+                    came.append(one)
+                    changed.notify()
         except BaseException as failure:
             error = failure
-        came.put(_End(error))
+        with changed:
+            ended.append(error)
+            changed.notify()
 
     Thread(target=read, name="driftkit-batches", daemon=True).start()
     while True:
-        batch: list[T] = []
-        one = came.get()
-        while not isinstance(one, _End):
-            batch.append(one)
-            if len(batch) == most:
-                break
-            try:
-                one = came.get_nowait()
-            except Empty:
-                break
+        with changed:
+            while not came and not ended:
+                changed.wait()
+            batch = came[:most]
+            del came[:most]
+            changed.notify()
         if batch:
             yield batch
-        if isinstance(one, _End):
-            if one.error is not None:
-                raise one.error
+        elif ended[0] is not None:
+            raise ended[0]
+        else:
             return
