@@ -58,7 +58,9 @@ def error_over_time(data: Columns, by: Sequence[str]) -> Table:
     if np.isfinite(data["est_output_tokens"]).any():
         for run_id, _ in data.split("run_id"):
             if run_id not in spans:
-                table.notes.append(f"{run_id} is left out: its requests came all at once, or nobody says when")
+                table.notes.append(
+                    f"{run_id} is left out: its requests came all at once, or nobody says when"
+                )
     return table
 
 
