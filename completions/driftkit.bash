@@ -131,7 +131,7 @@ _driftkit() {
             return
             ;;
         *:--model)
-            _driftkit_words 'table prompt-length history oracle'
+            _driftkit_words 'table prompt-length history regressor oracle'
             return
             ;;
         *:--state)
@@ -186,7 +186,7 @@ _driftkit() {
             return
             ;;
         *:--fit)
-            _driftkit_words 'engine history'
+            _driftkit_words 'engine history regressor'
             return
             ;;
         *:--detector)
@@ -242,7 +242,7 @@ _driftkit() {
             ;;
         calibrate)
             if [[ $cur == -* ]]; then
-                _driftkit_words '--method --state --sort --live --fit --drift --detector --alarms --on-drift --fail-on-drift --gpu --served-model --profile --batching --batch-size --batch-wait --dispatch --max-concurrency --max-num-batched-tokens --max-num-seqs --num-gpu-blocks --gpu-memory-utilization --block-size --max-model-len --long-prefill-token-threshold --enable-prefix-caching --no-enable-prefix-caching --scheduler-reserve-full-isl --no-scheduler-reserve-full-isl --watermark --async-scheduling --no-async-scheduling --power-cap --step-time-scale --unbuffered --redact-prompt --on-error --rejects --config --manifest --debug -h --help'
+                _driftkit_words '--method --state --sort --live --fit --embed --drift --detector --alarms --on-drift --fail-on-drift --gpu --served-model --profile --batching --batch-size --batch-wait --dispatch --max-concurrency --max-num-batched-tokens --max-num-seqs --num-gpu-blocks --gpu-memory-utilization --block-size --max-model-len --long-prefill-token-threshold --enable-prefix-caching --no-enable-prefix-caching --scheduler-reserve-full-isl --no-scheduler-reserve-full-isl --watermark --async-scheduling --no-async-scheduling --power-cap --step-time-scale --unbuffered --redact-prompt --on-error --rejects --config --manifest --debug -h --help'
             else
                 _driftkit_paths -f
             fi

@@ -66,7 +66,7 @@ complete -c driftkit -n '__driftkit_command gen' -l redact-prompt -d 'Leave prom
 complete -c driftkit -n '__driftkit_command gen' -s h -l help -d 'Show this message and exit'
 
 complete -c driftkit -n '__driftkit_command estimate' -F
-complete -c driftkit -n '__driftkit_command estimate' -l model -x -a 'table prompt-length history oracle' -d 'How the output length is estimated: table, prompt-length, history, oracle'
+complete -c driftkit -n '__driftkit_command estimate' -l model -x -a 'table prompt-length history regressor oracle' -d 'How the output length is estimated: table, prompt-length, history, regressor, oracle'
 complete -c driftkit -n '__driftkit_command estimate' -l tokenizer -r -F -a 'builtin whitespace' -d 'What counts the prompts'
 complete -c driftkit -n '__driftkit_command estimate' -l state -x -a '(__fish_complete_directories)' -d 'Apply what calibrate has learned there'
 complete -c driftkit -n '__driftkit_command estimate' -l follow -d 'Take requests as they come, each with what the --state has learned by then'
@@ -131,7 +131,7 @@ complete -c driftkit -n '__driftkit_command run' -s o -l output -r -F -d 'Write 
 complete -c driftkit -n '__driftkit_command run' -l resume -d 'With -o, on a real engine: go on with the run that FILE has the beginning of'
 complete -c driftkit -n '__driftkit_command run' -l base-url -x -d 'http: the server; repeat it for replicas of one another. /v1 is added where there is no path'
 complete -c driftkit -n '__driftkit_command run' -l route -x -a 'round-robin least-loaded two-choices prefix-affinity' -d 'http: which replica gets a request'
-complete -c driftkit -n '__driftkit_command run' -l model -x -a 'table prompt-length history oracle' -d 'http: the model to ask for. [default: the first that the server lists] vllm: what to serve, a folder or a name'
+complete -c driftkit -n '__driftkit_command run' -l model -x -a 'table prompt-length history regressor oracle' -d 'http: the model to ask for. [default: the first that the server lists] vllm: what to serve, a folder or a name'
 complete -c driftkit -n '__driftkit_command run' -l endpoint -x -a 'completions chat' -d 'Whether prompts are completed or chats answered'
 complete -c driftkit -n '__driftkit_command run' -l api-key-file -r -F -d 'http: holds the API key'
 complete -c driftkit -n '__driftkit_command run' -l insecure -d 'http: do not verify the server\'s certificate'
@@ -186,7 +186,8 @@ complete -c driftkit -n '__driftkit_command calibrate' -l method -x -a 'ratio em
 complete -c driftkit -n '__driftkit_command calibrate' -l state -x -a '(__fish_complete_directories)' -d 'Start from what was learned there, and keep there what is learned now: at the end, and with --live every second'
 complete -c driftkit -n '__driftkit_command calibrate' -l sort -d 'Read all, then take the completions in order'
 complete -c driftkit -n '__driftkit_command calibrate' -l live -d 'Take records as they come, whatever their instants say'
-complete -c driftkit -n '__driftkit_command calibrate' -l fit -x -a 'engine history' -d 'Fit to completions what is named: engine, the simulator\'s constants, written as a profile; history, the lengths that estimate --model history goes by, kept in the --state'
+complete -c driftkit -n '__driftkit_command calibrate' -l fit -x -a 'engine history regressor' -d 'Fit to completions what is named: engine, the simulator\'s constants, written as a profile; history, the lengths that estimate --model history goes by, and regressor, what --model regressor predicts lengths with, both kept in the --state'
+complete -c driftkit -n '__driftkit_command calibrate' -l embed -d 'With --fit regressor: embed prompts too (driftkit[embed])'
 complete -c driftkit -n '__driftkit_command calibrate' -l drift -d 'Look out for drift; every option below of it includes this'
 complete -c driftkit -n '__driftkit_command calibrate' -l detector -x -a 'page-hinkley adwin psi ks sprt kswin' -d 'By this detector: page-hinkley, adwin, psi, ks, sprt, kswin. Repeatable'
 complete -c driftkit -n '__driftkit_command calibrate' -l alarms -r -F -d 'Write alarms there, not among records'

@@ -99,6 +99,7 @@ COMMANDS: dict[str, tuple[str, list[list[str]]]] = {
             ["--trend"],
             ["--fail-if", "e2e_s.p99>3"],
             ["--table", "queue_course"],
+            ["--table", "error_by_decile", "--table", "error_over_time"],
             ["--table", "telemetry", "--by", "run_id"],
             ["--fail-if", "telemetry.max>3"],
         ],

@@ -22,7 +22,9 @@ MOST_NAMES = 5  # of runs in one line
 @click.command(
     epilog="Runs are told apart by label. Latency counts from offered_s. Requests that failed count in "
     "throughput and goodput only. With --baseline, labels are compared on the same ids; give each "
-    "label several runs (seeds) for an interval over runs. The table telemetry says what GPUs, "
+    "label several runs (seeds) for an interval over runs. The tables error_by_decile (what came of short "
+    "and long estimates), error_over_time and queue_course are long: --table shows them, and --format jsonl"
+    " has them always. The table telemetry says what GPUs, "
     "processes and servers did from a run's first arrival to its last end, by the trapezoid rule "
     "over the samples: a gap is left out, and said. A gate is TABLE.FIELD OPERATOR NUMBER "
     "[NAME=VALUE]..., with the names of --format jsonl; a latency's name stands for its rows: "
@@ -107,7 +109,7 @@ def command(
     from driftkit.reporting import gates as gate
     from driftkit.reporting import tables as table
     from driftkit.reporting.completions import Collector, as_text
-    from driftkit.reporting.report import NAMES, groups_of, report
+    from driftkit.reporting.report import LONG, NAMES, groups_of, report
     from driftkit.reporting.telemetry import Samples
 
     conditions = []
@@ -160,7 +162,7 @@ def command(
     if not len(data):
         raise DriftkitError(f"--where leaves none of {collector.seen} completions")
 
-    optional = {"trend": trend, "queue_course": form == "jsonl"}
+    optional = {"trend": trend, **dict.fromkeys(LONG, form == "jsonl")}
     names = set(wanted) or {name for name in NAMES if optional.get(name, True)}
     made = report(data, samples, by, baseline, seed, names | {limit.table for limit in limits})
     lines = [

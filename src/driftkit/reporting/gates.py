@@ -118,9 +118,10 @@ def crossed(gate: Gate, table: Table, groups: Sequence[dict[str, str]]) -> Itera
 
 
 def _identity(row: dict[str, Any], groups: Sequence[dict[str, str]]) -> list[str]:
-    """What tells a row from others: its group, and its texts that are names (no sparkline, no sentence)."""
+    """What tells a row from others: its group, and what else names it (no sparkline, no sentence)."""
     names = dict.fromkeys(name for group in groups for name in group)
-    return [name for name in (*names, "source", "metric", "estimate", "statistic", "class") if name in row]
+    own = ("source", "metric", "estimate", "statistic", "class", "decile", "tenth")
+    return [name for name in (*names, *own) if name in row]
 
 
 def _text(value: object) -> str:

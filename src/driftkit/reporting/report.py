@@ -8,6 +8,8 @@ from driftkit.errors import UsageError
 from driftkit.reporting.completions import Columns
 from driftkit.reporting.coverage import coverage
 from driftkit.reporting.energy import energy
+from driftkit.reporting.error_by_decile import error_by_decile
+from driftkit.reporting.error_over_time import error_over_time
 from driftkit.reporting.errors_table import class_stability, estimate_error
 from driftkit.reporting.fairness import fairness, tier_inversions
 from driftkit.reporting.goodput import goodput
@@ -24,6 +26,8 @@ BY_GROUP: dict[str, Callable[[Columns, Sequence[str]], Table]] = {
     "throughput": throughput,
     "goodput": goodput,
     "error": estimate_error,
+    "error_by_decile": error_by_decile,
+    "error_over_time": error_over_time,
     "coverage": coverage,
     "classes": class_stability,
     "queue": queue_depth,
@@ -36,6 +40,7 @@ WHOLE: dict[str, Callable[[Columns], Table]] = {
     "trend": trend,
 }
 NAMES = (*BY_GROUP, "telemetry", *WHOLE, "paired")
+LONG = ("error_by_decile", "error_over_time", "queue_course")  # for a program, or when asked for
 
 
 def report(
