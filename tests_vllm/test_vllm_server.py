@@ -20,7 +20,8 @@ def request(number: int, **fields: object) -> Record:
 
 def sent(server: VllmServer, rows: list[Record], *options: str) -> list[Record]:
     """Completions of a run that has nothing to say."""
-    return records(ok(["run", "--engine", "http", "--base-url", server.url, *options], jsonl(rows)))
+    call = ["run", "--engine", "http", "--base-url", server.url, "--max-client-lag", "60"]
+    return records(ok([*call, *options], jsonl(rows)))
 
 
 def test_text_chats_and_lengths_are_served_and_counted(server: VllmServer) -> None:
