@@ -219,9 +219,26 @@ def test_prompt_length_says_the_prompts_length() -> None:
     assert record["est_category"] == "report"
 
 
+def taught() -> Estimator:
+    """A regressor that knows the true lengths of those that taught it, and must not ask for others'."""
+    from driftkit.estimation.regression import Regression
+    from driftkit.estimation.regressor import fit
+
+    rows = [
+        {
+            "prompt": "word " * n,
+            "prompt_tokens": n,
+            "actual_output_tokens": 5 * n,
+            "trace_output_tokens": 5 * n,
+        }
+        for n in range(1, 31)
+    ]
+    return Regression(fit(rows).regressor, "m")
+
+
 @pytest.mark.parametrize("name", names("estimators"))
 def test_only_the_oracle_reads_the_true_length(name: str) -> None:
-    estimator: Estimator = load("estimators", name)(lambda text: None)
+    estimator: Estimator = taught() if name == "regressor" else load("estimators", name)(lambda text: None)
     record = {"prompt_tokens": 10, "category": "summary", "tier": "batch", "prompt": "Summarize it."}
     found = {annotated({**record, "trace_output_tokens": n}, estimator)["est_output_tokens"] for n in (7, 70)}
     assert (len(found) == 2) == (name == "oracle")

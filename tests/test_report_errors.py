@@ -168,7 +168,8 @@ def test_the_order_is_known_better_in_one_part_than_in_another() -> None:
 
 
 def test_tenths_are_of_the_run_not_of_the_tenant() -> None:
-    rows = drifting() + [completion(500, 0, 1, offered_s=55.0, id="s", tenant="small", est_output_tokens=9)]
+    late = completion(500, 0, 1, offered_s=55.0, id="s", tenant="small", est_output_tokens=9)
+    rows = [*drifting(), late]
     rows.append(completion(501, 0, 0, offered_s=200.0, status="timeout"))
     table = error_over_time(columns(rows, "tenant"), ("tenant",)).rows
     (row,) = (row for row in table if row["tenant"] == "small")

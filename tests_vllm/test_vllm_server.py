@@ -18,10 +18,14 @@ def request(number: int, **fields: object) -> Record:
     return {"id": f"r{number}", "arrival_s": 0.0, "prompt_tokens": 40, "max_tokens": 24, **fields}
 
 
+def http(server: VllmServer, *options: str) -> list[str]:
+    """The call; how late a busy machine sends is not what is asked here."""
+    return ["run", "--engine", "http", "--base-url", server.url, "--max-client-lag", "60", *options]
+
+
 def sent(server: VllmServer, rows: list[Record], *options: str) -> list[Record]:
     """Completions of a run that has nothing to say."""
-    call = ["run", "--engine", "http", "--base-url", server.url, "--max-client-lag", "60"]
-    return records(ok([*call, *options], jsonl(rows)))
+    return records(ok(http(server, *options), jsonl(rows)))
 
 
 def test_text_chats_and_lengths_are_served_and_counted(server: VllmServer) -> None:
@@ -53,7 +57,7 @@ def test_lengths_are_replayed_to_the_token(server: VllmServer) -> None:
 
 def test_what_cannot_be_served_is_rejected_in_the_servers_words(server: VllmServer) -> None:
     rows = [request(0), request(1, prompt_tokens=LONGEST + 50), request(2, temperature=-1.0), request(3)]
-    call = ["run", "--engine", "http", "--base-url", server.url]
+    call = http(server)
     result = run(call, jsonl(rows[:2] + rows[3:]))
     said(result, 3)
     done = {row["id"]: row for row in records(result.stdout)}
@@ -66,7 +70,7 @@ def test_what_cannot_be_served_is_rejected_in_the_servers_words(server: VllmServ
 def test_a_full_queue_is_a_rejection_and_a_retry_gets_in(server: VllmServer) -> None:
     """The server refuses whoever comes while 100 are in it."""
     rows = [request(n, trace_output_tokens=40, max_tokens=40) for n in range(160)]
-    call = ["run", "--engine", "http", "--base-url", server.url, "--replay-lengths"]
+    call = http(server, "--replay-lengths")
     result = run(call, jsonl(rows))
     lines = said(result, 3)
     done = records(result.stdout)
@@ -96,7 +100,7 @@ def test_the_probe_and_priorities(server: VllmServer) -> None:
 def test_a_server_that_ignores_priorities_is_found_out(model: Path, tmp_path: Path) -> None:
     with serve(model, tmp_path / "vllm.log") as fcfs:
         rows = [request(n, policy="priority", priority=n) for n in range(3)]
-        call = ["run", "--engine", "http", "--base-url", fcfs.url]
+        call = http(fcfs)
         lines = said(run(call, jsonl(rows)), 1)
         assert "the engine takes requests as they come" in lines[0]
         assert len(records(ok([*call, "--no-probe"], jsonl(rows)))) == 3
