@@ -219,9 +219,13 @@ def test_one_writer_at_a_time_and_the_next_fit_replaces_the_last(taught: Path, t
     shutil.copytree(taught, state)
     first = start(fit(state))
     assert first.stdin is not None
-    deadline = time.monotonic() + 20
-    while not said_busy(state):
+    deadline = time.monotonic() + 30
+    while not holds(first.pid, state / "lock"):
         assert time.monotonic() < deadline
+        time.sleep(0.05)
+    time.sleep(0.2)  # from opening the file to locking it
+    second = run(fit(state), jsonl(completion(number) for number in range(30)))
+    assert "another driftkit is writing this state" in said(second, 1)[0]
     first.stdin.write(jsonl(completion(n, actual_output_tokens=1000 + n) for n in range(60)))
     _, told = first.communicate(timeout=60)
     assert first.returncode == 0, told
@@ -230,6 +234,7 @@ def test_one_writer_at_a_time_and_the_next_fit_replaces_the_last(taught: Path, t
     assert row["est_output_tokens"] >= 900
 
 
-def said_busy(state: Path) -> bool:
-    result = run(fit(state), jsonl(completion(number) for number in range(30)))
-    return result.returncode == 1 and b"another driftkit is writing this state" in result.stderr
+def holds(pid: int, path: Path) -> bool:
+    """Whether the process has the file open."""
+    links = Path(f"/proc/{pid}/fd").iterdir()
+    return any(link.exists() and link.samefile(path) for link in links)
