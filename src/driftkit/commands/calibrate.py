@@ -46,7 +46,8 @@ HELD = {
     "With --fit regressor a scikit-learn model learns the lengths of outputs from prompts and what else is "
     "known of a request, and replaces the one in --state. Its scores, out of fold, go to standard error: "
     "Kendall's tau, the mean absolute error beside that of a constant, and how many outputs lie between P10 "
-    "and P90. Outputs that were cut enter with what they would have been expected to be.\n\n"
+    "and P90. Outputs that were cut enter with what they would have been expected to be, and so do those "
+    "that were in flight when a run was ended (cancelled).\n\n"
     "With --drift each tenant is watched: what came against what was estimated (the residual), by its "
     "level or its distribution, and inputs, which are the mix of categories, prompt_tokens, and the "
     "estimate without its correction. An alarm is a record of kind alarm after the completion that raised "
@@ -292,7 +293,7 @@ def _fit_history(
             for _ in reader.records("completion", learn, lambda record: None):
                 pass
         if left_out:
-            outcome.warn(f"{left_out} completions that did not end well are left out")
+            outcome.warn(f"{left_out} completions that say nothing of their length are left out")
         known = {name: history for name, history in histories.items() if history.completions}
         if not known:
             raise DriftkitError("no completions that ended well: nothing to fit")
