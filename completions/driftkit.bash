@@ -174,7 +174,7 @@ _driftkit() {
             return
             ;;
         *:--method)
-            _driftkit_words 'ratio ema isotonic quantile'
+            _driftkit_words 'quantile ratio isotonic ema'
             return
             ;;
         *:--route)

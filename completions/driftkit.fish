@@ -121,7 +121,7 @@ complete -c driftkit -n '__driftkit_command run' -l label -x -d 'Name of the run
 complete -c driftkit -n '__driftkit_command run' -l run-id -x -d 'The run\'s identity'
 complete -c driftkit -n '__driftkit_command run' -l follow -d 'Take requests as they come, in order of arrival, in flat memory; the run\'s identity is that of the options and the first request'
 complete -c driftkit -n '__driftkit_command run' -l feedback -d 'Calibrate online, and order by the calibrated estimates'
-complete -c driftkit -n '__driftkit_command run' -l method -x -a 'ratio ema isotonic quantile' -d 'With --feedback: how to calibrate'
+complete -c driftkit -n '__driftkit_command run' -l method -x -a 'quantile ratio isotonic ema' -d 'With --feedback: how to calibrate'
 complete -c driftkit -n '__driftkit_command run' -l state -x -a '(__fish_complete_directories)' -d 'With --feedback: start from what calibrate has learned there; it is changed only with --learn'
 complete -c driftkit -n '__driftkit_command run' -l learn -d 'Keep in the --state what this run teaches, every second and at the end, as calibrate would'
 complete -c driftkit -n '__driftkit_command run' -l steps -r -F -d 'Write there every step of the engine, for plots: time, batch, tokens, KV blocks, queue, watts'
@@ -182,7 +182,7 @@ complete -c driftkit -n '__driftkit_command run' -l debug -d 'Show a traceback w
 complete -c driftkit -n '__driftkit_command run' -s h -l help -d 'Show this message and exit'
 
 complete -c driftkit -n '__driftkit_command calibrate' -F
-complete -c driftkit -n '__driftkit_command calibrate' -l method -x -a 'ratio ema isotonic quantile' -d 'How to learn: ratio, ema, isotonic, quantile'
+complete -c driftkit -n '__driftkit_command calibrate' -l method -x -a 'quantile ratio isotonic ema' -d 'How to learn: quantile, ratio, isotonic, ema'
 complete -c driftkit -n '__driftkit_command calibrate' -l state -x -a '(__fish_complete_directories)' -d 'Start from what was learned there, and keep there what is learned now: at the end, and with --live every second'
 complete -c driftkit -n '__driftkit_command calibrate' -l sort -d 'Read all, then take the completions in order'
 complete -c driftkit -n '__driftkit_command calibrate' -l live -d 'Take records as they come, whatever their instants say'

@@ -44,10 +44,10 @@ TABLES: dict[str, dict[str, str]] = {
         "openai-batch": "driftkit.workload.exports.openai_batch:OpenAiBatch",
     },
     "calibrators": {
-        "ratio": "driftkit.calibration.ratio:Ratio",
-        "ema": "driftkit.calibration.ema:Ema",
-        "isotonic": "driftkit.calibration.isotonic:Isotonic",
         "quantile": "driftkit.calibration.quantile:Quantile",
+        "ratio": "driftkit.calibration.ratio:Ratio",
+        "isotonic": "driftkit.calibration.isotonic:Isotonic",
+        "ema": "driftkit.calibration.ema:Ema",
     },
     "detectors": {
         "page-hinkley": "driftkit.calibration.drift.page_hinkley:PageHinkley",

@@ -31,11 +31,11 @@ HELD = {
 
 
 @click.command(
-    epilog="Methods: ratio, the default, learns actual/estimate per tenant and category, shrunk towards the "
-    "category, and treats outputs cut at max_tokens as censored; isotonic learns it as a rising function of "
-    "the estimate, over the last 300 completions of each; quantile tracks its median and P10 and P90, adds "
-    "cal_output_tokens_p10 and _p90, and follows drift soonest; ema is the paper's moving average per "
-    "category.\n\n"
+    epilog="Methods: quantile, the default, tracks median, P10 and P90 of actual/estimate per tenant and "
+    "category, adds cal_output_tokens_p10 and _p90, and follows drift soonest; ratio learns the mean of its "
+    "logarithm, shrunk towards the category's; isotonic learns it as a rising function of the estimate, over "
+    "the last 300 completions of each; all three treat outputs cut at max_tokens as censored. ema is the "
+    "paper's moving average per category.\n\n"
     "Learning is prequential: a record's cal_output_tokens uses only what had finished before it arrived. "
     "Runs are learned one after the other, the next with what the last has taught; to compare runs of the "
     "same requests, calibrate each in a call of its own.\n\n"
@@ -73,7 +73,7 @@ HELD = {
 @click.option(
     "--method",
     metavar="NAME",
-    help="How to learn: " + ", ".join(names("calibrators")) + ".  [default: the state's, or ratio]",
+    help="How to learn: " + ", ".join(names("calibrators")) + ".  [default: the state's, or quantile]",
 )
 @click.option(
     "--state",
