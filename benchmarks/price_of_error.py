@@ -1,6 +1,6 @@
 """What a better length estimate is worth: the same chats under shortest-job-first by several estimates.
 
-    python benchmarks/price_of_error.py FOLDER [--model NAME] [--seeds 10] [--first-seed 0]
+    python benchmarks/price_of_error.py FOLDER [--model NAME] [--seeds 20] [--first-seed 0]
 
 FOLDER holds one JSON (or .json.gz) per served model, lists of objects with `instruction` and `output`, as
 AlpacaEval writes them. Half of the prompts teach (the other half's answers stay unseen, every model's);
@@ -13,8 +13,13 @@ the arrivals anew; within one everybody serves the same requests. Tau is Kendall
     regressor          taught by the served model's answers
     calibrated         the same, corrected while the run goes on
     expected           the same, ordered by its mean, 0.3 P10 + 0.4 P50 + 0.3 P90 (Swanson), not its median
+    half of the teachers
+                       taught by half as many answers as the regressor
     all models         taught by the answers of all models in FOLDER to the same prompts
     + embeddings       with driftkit[embed]; left out where that is not installed
+    long for short mended, short for long mended
+                       no estimate: the regressor, but for the tenth of the prompts whose length it says
+                       furthest too short, or too long: there it is right. Which errors cost what
     others' answers    no estimate: the mean of what the other models answered to that very prompt, in
                        deviations of log length. What no prompt says but an answer to it
     blurred            no estimate: the true length times log-normal noise, one draw a prompt, so large as
@@ -64,7 +69,8 @@ ASKED = 60.0  # percent of the way
 SWANSON = (0.3, 0.4, 0.3)  # of P10, P50 and P90: the mean of most distributions
 PAIRS = (  # of estimates, seed by seed
     ("calibrated", "regressor"),
-    ("regressor, expected", "regressor"),
+    ("expected", "regressor"),
+    ("half of the teachers", "regressor"),
     ("all models", "regressor"),
     ("regressor + embeddings", "regressor"),
     ("all models + embeddings", "regressor + embeddings"),
@@ -153,6 +159,23 @@ def expected(rows: Sequence[Record]) -> list[Record]:
     return given(rows, np.array(quantiles) @ SWANSON)
 
 
+def agreement(answers: dict[str, list[Record]], model: str) -> list[float]:
+    """Tau of each other model's lengths with this one's, over the prompts that both have answered."""
+    own = {row["prompt"]: row["trace_output_tokens"] for row in answers[model]}
+    found = []
+    for other in answers.keys() - {model}:
+        pairs = [(own[r["prompt"]], r["trace_output_tokens"]) for r in answers[other] if r["prompt"] in own]
+        found.append(float(stats.kendalltau(*zip(*pairs, strict=True))[0]))
+    return sorted(found)
+
+
+def mended(rows: Sequence[Record], lengths: Floats, side: int) -> Floats:
+    """The estimates, but for the tenth that is furthest too low (-1) or too high (1): those are right."""
+    told = np.array([float(row["est_output_tokens"]) for row in rows])
+    off = side * np.log(told / lengths)
+    return np.where(off > np.quantile(off, 0.9), lengths, told)
+
+
 def others(answers: dict[str, list[Record]], model: str, records: Sequence[Record]) -> Floats:
     """The mean log length of the other models' answers, in deviations of each, as a length."""
     told = np.full((len(answers) - 1, len(records)), np.nan)
@@ -198,6 +221,9 @@ class Workload:
         arrivals = np.cumsum(self._gaps) / (load * self._rate)
         return [{**row, "arrival_s": float(at)} for row, at in zip(self.drawn(rows), arrivals, strict=True)]
 
+    def _regression(self, taught: Sequence[Record], embed: Any) -> Regression:
+        return Regression(fit(taught, embed=embed).regressor, self._model)
+
     def estimates(self, embed: Any) -> dict[str, list[Record]]:
         """The unseen prompts as each estimator sees them."""
         asked = {record["prompt"] for record in self.unseen}
@@ -212,11 +238,14 @@ class Workload:
             if text and by is None:
                 continue
             for name, taught in [("regressor", self.taught), ("all models", everybody)]:
-                estimator = Regression(fit(taught, embed=by).regressor, self._model)
-                found[name + text] = estimated(self.unseen, estimator)
-                found[name + text + ", expected"] = expected(found[name + text])
+                found[name + text] = estimated(self.unseen, self._regression(taught, by))
+        few = self.taught[: len(self.taught) // 2]
+        found["half of the teachers"] = estimated(self.unseen, self._regression(few, None))
         found["calibrated"] = found["regressor"]
+        found["expected"] = expected(found["regressor"])
         lengths = np.array([float(record["trace_output_tokens"]) for record in self.unseen])
+        for name, of in [("long for short mended", -1), ("short for long mended", 1)]:
+            found[name] = given(self.unseen, mended(found["regressor"], lengths, of))
         if len(self._answers) > 1:
             found["others' answers"] = given(self.unseen, others(self._answers, self._model, self.unseen))
         for tau in TAUS:
@@ -249,7 +278,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--model", default="Meta-Llama-3-8B-Instruct")
-    parser.add_argument("--seeds", type=int, default=10)
+    parser.add_argument("--seeds", type=int, default=20)
     parser.add_argument("--first-seed", type=int, default=0)
     options = parser.parse_args()
     answers = chats(options.folder)
@@ -273,6 +302,10 @@ def main() -> None:
                 seen.setdefault((load, by), []).append(ended)
         print(f"price_of_error: seed {seed}", file=sys.stderr)
     print(f"{options.model}: {REQUESTS} requests a run, {SLOTS} slots, {options.seeds} seeds")
+    print(f"{len(answers[options.model])} prompts, {len(answers)} models")
+    if len(answers) > 1:
+        alike = agreement(answers, options.model)
+        print(f"tau of another model's answers: {alike[0]:.3f} to {alike[-1]:.3f}, mean {fmean(alike):.3f}")
     for load in LOADS:
         tables(load, seen, taus)
 
@@ -285,7 +318,7 @@ def tables(load: float, seen: dict[tuple[float, str], list[tuple[float, float]]]
     for by in taus:
         runs = np.array(seen[load, by])
         tau = f"{fmean(taus[by]):6.3f}" if by != "fifo" else "     -"
-        line = f"  {by:<33} {tau} {runs[:, 0].mean():8.2f} {runs[:, 1].mean():8.2f}"
+        line = f"  {by:<27} {tau} {runs[:, 0].mean():8.2f} {runs[:, 1].mean():8.2f}"
         for of in (0, 1):
             won, all_there_is = (worst - runs)[:, of], (worst - best)[:, of]
             gains[by, of] = (100 * won / all_there_is).tolist()

@@ -119,5 +119,5 @@ def test_the_price_of_error_on_completions_of_ones_own(tmp_path: Path) -> None:
         assert re.search(rf"(?m)^  {label} +as made +60 +tokens ", printed)
     assert re.findall(r"(?m)^  (\S+) +calibrated +60 +tokens ", printed) == ["calibrated"]
     assert re.search(r"(?m)^  oracle +e2e_s +mean .* 60 +bootstrap$", printed)
-    with pytest.raises(AssertionError, match="usage: examples/price_of_error.sh"):
+    with pytest.raises(AssertionError, match="usage: examples"):
         shell(f"{ROOT}/examples/price_of_error.sh taught.jsonl", tmp_path)
