@@ -315,6 +315,8 @@ def _fit_regressor(
     on_error: str,
     rejects: str | None,
 ) -> int:
+    from threadpoolctl import threadpool_limits
+
     from driftkit.calibration.state import StateFolder
     from driftkit.estimation import embeddings, store
     from driftkit.estimation.regressor import check_observed, fit
@@ -339,7 +341,8 @@ def _fit_regressor(
             found = [
                 one for one in reader.records("completion", checked, lambda other: None) if one is not None
             ]
-        fitted = fit(found, embed=embeddings.load() if embed else None, progress=progress)
+        with threadpool_limits(limits=1):  # on a busy machine BLAS's threads wait for each other, for minutes
+            fitted = fit(found, embed=embeddings.load() if embed else None, progress=progress)
         store.write(folder.path, fitted)
         scores, training = fitted.scores, fitted.training
         click.echo(

@@ -105,7 +105,10 @@ def command(
     at = folder.path if folder is not None else None
     estimator = build(load("estimators", model), at, served_model, outcome.warn_once)
     at_once = hasattr(estimator, "estimate_many")
-    learned = Corrections(folder, outcome.warn, follow=follow) if folder is not None else None
+    learned = None
+    if folder is not None:
+        fitted = hasattr(estimator, "from_state")
+        learned = Corrections(folder, outcome.warn, follow=follow, optional=fitted)
     uncorrected = NoCorrection()
     check = checker(
         ("id", "arrival_s", *estimator.reads),
