@@ -17,15 +17,16 @@ from hypothesis import strategies as st
 
 from cli import Record, changed, jsonl, ok, records, run, said
 from driftkit import registry, rng
+from driftkit.calibration.censored import WIDEST
 from driftkit.calibration.drift import ks, page_hinkley, psi, sprt, windows
 from driftkit.calibration.drift.adwin import Adwin
-from driftkit.calibration.drift.base import ARL, Detector
+from driftkit.calibration.drift.base import ARL, Detector, Rank
 from driftkit.calibration.drift.hold_back import MOST, HoldBack
 from driftkit.calibration.drift.ks import Ks
 from driftkit.calibration.drift.kswin import Kswin
 from driftkit.calibration.drift.page_hinkley import PageHinkley
 from driftkit.calibration.drift.psi import Psi
-from driftkit.calibration.drift.residuals import FIRST, LAG, Residuals, tie_breaker
+from driftkit.calibration.drift.residuals import BEYOND, WIDTH, Ranks, Residuals, tie_breaker
 from driftkit.calibration.drift.sprt import Sprt
 from driftkit.calibration.drift.watch import Watch
 from driftkit.calibration.ratio import Ratio
@@ -57,6 +58,19 @@ def moved(ranks: list[float], by: float) -> list[float]:
     return [NORMAL.cdf(NORMAL.inv_cdf(rank) + by) for rank in ranks]
 
 
+def known(rank: float) -> Rank:
+    return Rank(rank, rank, False)
+
+
+def cut_at(least: float, rank: float) -> Rank:
+    """What is known of a rank where all above `least` are cut."""
+    return Rank(rank, min(rank, least), rank > least)
+
+
+def seen_by(name: str, ranks: list[float]) -> list[Any]:
+    return [known(rank) for rank in ranks] if name == "sprt" else ranks
+
+
 def run_lengths(new: Callable[[], Detector], values: list[Any]) -> list[int]:
     """How many values each alarm took."""
     lengths, detector, count = [], new(), 0
@@ -73,7 +87,7 @@ def run_lengths(new: Callable[[], Detector], values: list[Any]) -> list[int]:
 
 def test_a_rank_is_the_place_among_what_came_before_and_itself() -> None:
     of = Residuals()
-    found = [of.rank("ask", x, False, 0.5) for x in (0.0, 1.0, -1.0, 0.52, 0.52)]
+    found = [of.rank("ask", x, False, 0.5).drawn for x in (0.0, 1.0, -1.0, 0.52, 0.52)]
     # the only one; the higher of two; the lowest of three; third of four, and that place with its equal
     assert found == [0.5, 1.5 / 2, 0.5 / 3, 2.5 / 4, (2 + 0.5 * 2) / 5]
 
@@ -83,7 +97,7 @@ def test_every_order_of_the_same_residuals_has_its_own_ranks_and_all_are_alike_l
     seen = set()
     for order in permutations((-1.0, -0.3, 0.4, 1.2)):
         of = Residuals()
-        ranks = [of.rank("ask", x, False, 0.5) for x in order]
+        ranks = [of.rank("ask", x, False, 0.5).drawn for x in order]
         seen.add(tuple(math.floor(rank * n) for n, rank in enumerate(ranks, start=1)))
     assert len(seen) == 24
     assert all(0 <= place < n for places in seen for n, place in enumerate(places, start=1))
@@ -123,8 +137,9 @@ def residuals_of(case: str) -> list[tuple[float, bool]]:
 )
 def test_ranks_are_uniform_whatever_the_residuals_are(case: str) -> None:
     of = Residuals()
-    found = [of.rank("ask", x, cut, tie_breaker(n)) for n, (x, cut) in enumerate(residuals_of(case))]
-    assert all(0 <= rank <= 1 for rank in found)
+    ranks = [of.rank("ask", x, cut, tie_breaker(n)) for n, (x, cut) in enumerate(residuals_of(case))]
+    assert all(0 <= rank.least <= rank.drawn <= 1 for rank in ranks)
+    found = [rank.drawn for rank in ranks]
     assert not far_from_uniform(found)
     assert not far_from_uniform(found[2500:])
 
@@ -133,18 +148,21 @@ def test_a_cut_that_is_taken_for_an_end_would_look_like_drift() -> None:
     """The reason for treating cuts: the same residuals, with the flag left out."""
     of = Residuals()
     cases = residuals_of("caps that fall on the way")
-    found = [of.rank("ask", x, False, tie_breaker(n)) for n, (x, _) in enumerate(cases)]
+    found = [of.rank("ask", x, False, tie_breaker(n)).drawn for n, (x, _) in enumerate(cases)]
     assert far_from_uniform(found[2500:])
 
 
-def test_what_drifts_is_for_a_while_not_held_against_itself() -> None:
-    """FIRST of one length, then longer ones: LAG of them are above all; the next meets its kind."""
-    of = Residuals()
-    for _ in range(FIRST):
-        of.rank("ask", 0.0, False, 0.5)
-    ranks = [of.rank("ask", 1.0, False, 0.5) for _ in range(LAG + 2)]
-    assert {*ranks[: LAG + 1]} == {(FIRST + 0.5) / (FIRST + 1)}
-    assert ranks[-1] == (FIRST + 0.5 * 2) / (FIRST + 2)
+def test_a_cut_output_goes_where_longer_ones_went_or_beyond_them_all() -> None:
+    """Three that ended and one that was cut in the middle of a bin, of which half is then shorter."""
+    of, middle = Ranks(), 60.5 * WIDTH - WIDEST
+    for x in (-1.0, middle, 1.0):
+        of.learn(of.rank(x, False, 0.5)[1])
+    longest = of.rank(1.0, False, 0.5)[1]
+    for tie, drawn, place in ((0.0, 1.5, 60), (0.3, 2.25, longest), (0.7, 3.25, BEYOND)):
+        rank, found = of.rank(middle, True, tie)
+        assert (rank.drawn * 4, rank.least * 4) == pytest.approx((drawn, 1.5))
+        assert found == place
+    assert of.rank(2.0, True, 0.0) == (Rank(3 / 4, 3 / 4, True), BEYOND)
 
 
 # --- how rare false alarms are --------------------------------------------------------------------
@@ -174,7 +192,8 @@ def test_page_hinkley_raises_false_alarms_as_often_as_theory_says() -> None:
 @pytest.mark.parametrize(
     ("new", "values", "expected", "least"),
     [
-        pytest.param(lambda: Sprt(arl=1000), "ranks", 100.0, 1, id="sprt"),
+        pytest.param(lambda: Sprt(arl=1000), "places", 100.0, 20, id="sprt"),
+        pytest.param(lambda: Sprt(arl=1000), "two thirds cut", 100.0, 20, id="sprt, cut"),
         pytest.param(lambda: Adwin(arl=1000), "ranks", 100.0, 0, id="adwin"),
         pytest.param(lambda: Kswin(arl=1000), "ranks", 100.0, 1, id="kswin"),
         pytest.param(lambda: Ks(level=0.1), "numbers", 100_000 / windows.STRIDE * 0.05, 1, id="ks"),
@@ -191,6 +210,8 @@ def test_no_detector_raises_more_false_alarms_than_it_says(
     ranks = uniforms(f"quiet/{values}", 100_000)
     of: dict[str, Callable[[float], Any]] = {
         "ranks": lambda u: u,
+        "places": known,
+        "two thirds cut": lambda u: cut_at(1 / 3, u),
         "numbers": lambda u: int(20 * math.exp(NORMAL.inv_cdf(u))),
         "categories": lambda u: "abcde"[min(int(-math.log(u) * 2), 4)],
     }
@@ -198,11 +219,33 @@ def test_no_detector_raises_more_false_alarms_than_it_says(
     assert least <= found <= expected + 5 * math.sqrt(expected)
 
 
-def test_a_wald_test_ends_by_its_bounds() -> None:
-    """1e6 values between false alarms: false = ln 10 / 0.125 / 2e6 = 9.21e-6."""
-    least, most = sprt.bounds(1e6)
-    assert least == pytest.approx(math.log(0.1), abs=1e-4)
-    assert most == pytest.approx(math.log(0.9 / 9.21e-6), abs=1e-3)
+@pytest.mark.parametrize("least", [1.0, 0.7, 0.05])
+def test_ratios_of_uniform_ranks_are_one_on_average(least: float) -> None:
+    """What makes their sum a martingale. Ranks near 0 and 1 count for less than they say: 1.6 % at most."""
+    count = 10_000
+    each = [sprt.ratios(cut_at(least, (n + 0.5) / count)) for n in range(count)]
+    for move in zip(*each, strict=True):
+        assert 0.983 < fmean(move) < 1.0005
+
+
+def test_sprt_by_hand() -> None:
+    """At the median: no score, exp(-1/8); ends half as often, 0.5 / sqrt(0.5); and twice, 2 * 0.5. Cut there:
+    P(z > -0.5) / 0.5 and P(z > 0.5) / 0.5, sqrt(2) and 1/2.
+    """
+    even = math.exp(-1 / 8)
+    assert sprt.ratios(known(0.5)) == pytest.approx((even, even, math.sqrt(0.5), 1.0))
+    reached = NORMAL.cdf(0.5)
+    longer = (2 * reached, 2 - 2 * reached, math.sqrt(2), 0.5)
+    assert sprt.ratios(Rank(0.9, 0.5, True)) == pytest.approx(longer)
+    detector = Sprt(arl=1.0)
+    assert detector.update(known(0.5), 10.0) is None  # 0.88 + 0.88 + 0.71 + 1 are under 4
+    first = [even, even, math.sqrt(0.5), 1.0]
+    assert detector.to_json() == {"sums": pytest.approx(first)}
+    total = sum((one + 1) * ratio for one, ratio in zip(first, longer, strict=True))
+    alarm = detector.update(Rank(0.9, 0.5, True), 20.0)
+    # half a deviation up is likeliest: of its two tests that of 10 s weighs `even`, the other 1
+    since_s = (10 * even + 20) / (even + 1)
+    assert alarm == pytest.approx((math.log(total / 4), 0.0, since_s))
 
 
 # --- how soon drift is found ----------------------------------------------------------------------
@@ -214,8 +257,8 @@ def test_a_step_is_found_within_200(name: str, by: float) -> None:
     """A step of 1.5 in lengths whose logarithm scatters by 0.68 is 0.6 standard deviations."""
     detector = RESIDUAL[name]()
     before, after = uniforms("before", 2000), moved(uniforms("after", 400), by)
-    assert [detector.update(u, float(t)) for t, u in enumerate(before)] == [None] * 2000
-    for count, u in enumerate(after, start=1):
+    assert {detector.update(u, float(t)) for t, u in enumerate(seen_by(name, before))} == {None}
+    for count, u in enumerate(seen_by(name, after), start=1):
         alarm = detector.update(u, 2000.0 + count)
         if alarm is not None:
             break
@@ -223,6 +266,18 @@ def test_a_step_is_found_within_200(name: str, by: float) -> None:
     assert count <= (250 if name in ("adwin", "kswin") else 200)
     assert alarm.statistic > alarm.threshold
     assert alarm.since_s == pytest.approx(2000, abs=150)
+
+
+def test_longer_answers_are_noticed_where_most_are_cut() -> None:
+    """A chat's answers with max_tokens 512, of which 42 % are cut, and after a step of 1.5, 73 %."""
+    chat = spec.read(presets.text("driftsched"), "chat").settings.output
+    lengths = [chat.tokens(u, 512, 1.5 if n >= 500 else 1.0) for n, u in enumerate(uniforms("chat", 650))]
+    reasons = ["length" if tokens == 512 else "stop" for tokens in lengths]
+    rows = [done(n, *row) for n, row in enumerate(zip(lengths, reasons, strict=True))]
+    (alarm,) = alarms_of(DETECTORS[:4], rows)
+    assert (alarm["detector"], alarm["action"]) == ("sprt", "refit-recent")
+    assert 500 < alarm["at_s"] < 600
+    assert alarm["since_s"] == pytest.approx(500, abs=60)
 
 
 def test_kswin_sees_that_residuals_scatter_more_where_their_level_stays() -> None:
@@ -320,7 +375,7 @@ def in_flight(count: int) -> list[Record]:
     return sorted(rows, key=lambda row: row["finished_s"])
 
 
-def done(number: int, actual: int, **fields: Any) -> Record:
+def done(number: int, actual: int, finish_reason: str = "stop", **fields: Any) -> Record:
     return {
         "kind": "completion",
         "schema": 1,
@@ -331,7 +386,7 @@ def done(number: int, actual: int, **fields: Any) -> Record:
         "prompt_tokens": 50,
         "est_output_tokens": 200,
         "actual_output_tokens": actual,
-        "finish_reason": "stop",
+        "finish_reason": finish_reason,
         "status": "ok",
         "offered_s": float(number),
         "finished_s": number + 1.0,
@@ -366,7 +421,7 @@ def drifting(count: int, factor: float, **fields: Any) -> list[Record]:
 def test_real_drift_is_one_alarm_that_tells_to_drop_what_is_old() -> None:
     (alarm,) = alarms_of(DETECTORS, drifting(1200, 1.5))
     assert alarm["action"] == "refit-recent"
-    assert (alarm["detector"], alarm["drift_of"], alarm["tenant"]) == ("page-hinkley", "residual", "t")
+    assert (alarm["detector"], alarm["drift_of"], alarm["tenant"]) == ("sprt", "residual", "t")
     assert 600 < alarm["at_s"] < 800
     assert alarm["since_s"] == pytest.approx(600, abs=60)
     assert alarm["statistic"] > alarm["threshold"]
@@ -415,6 +470,8 @@ def test_a_detector_goes_on_from_its_state(seed: int, place: int, name: str) -> 
     values: list[Any] = [u**3 if n > 700 else u for n, u in enumerate(draws)]
     if name == "psi":
         values = ["ab"[u > 0.5] for u in values]
+    if name == "sprt":
+        values = [cut_at(0.8, u) for u in values]
     place = place if name in RESIDUAL else min(place, windows.SIZE)
     new: type[Detector] = registry.load("detectors", name)
     whole, first, second = new(), new(), new()
@@ -439,11 +496,11 @@ def test_a_detector_goes_on_from_its_state(seed: int, place: int, name: str) -> 
 def test_a_night_is_held_against_the_one_before() -> None:
     """600 completions yesterday, 600 longer ones today, in two calls."""
     rows = drifting(1200, 1.5)
-    yesterday, today = Watch(["page-hinkley"]), Watch(["page-hinkley"])
+    yesterday, today = Watch(["sprt"]), Watch(["sprt"])
     assert [alarm for row in rows[:600] for alarm in yesterday.observe(row)] + yesterday.end_run(600) == []
     today.load_json(json.loads(json.dumps(yesterday.to_json())))
     alarms = [alarm for row in rows[600:] for alarm in today.observe(row)] + today.end_run(1200)
-    assert [alarm["at_s"] for alarm in alarms] == [a["at_s"] for a in alarms_of(["page-hinkley"], rows)]
+    assert [alarm["at_s"] for alarm in alarms] == [a["at_s"] for a in alarms_of(["sprt"], rows)]
 
 
 # --- what calibration makes of it -----------------------------------------------------------------
@@ -451,7 +508,7 @@ def test_a_night_is_held_against_the_one_before() -> None:
 
 def calibrated(rows: list[Record], reset: bool) -> list[Record]:
     def start(key: Key) -> Learning:
-        return Learning(Ratio(), {}, watch=Watch(["page-hinkley"]))
+        return Learning(Ratio(), {}, watch=Watch(["sprt"]))
 
     stream = Stream(start, reset=reset)
     for row in rows:
@@ -482,7 +539,7 @@ def drifted(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-SAID = "driftkit calibrate: drift: tenant t: page-hinkley of residual"
+SAID = "driftkit calibrate: drift: tenant t: sprt of residual"
 
 
 def test_an_alarm_is_a_record_after_the_completion_that_raised_it(drifted: Path) -> None:
@@ -492,7 +549,7 @@ def test_an_alarm_is_a_record_after_the_completion_that_raised_it(drifted: Path)
     assert line.endswith("the estimator needs a new fit on what came since")
     rows = records(result.stdout)
     (place,) = [n for n, row in enumerate(rows) if row["kind"] == "alarm"]
-    assert rows[place - 1]["cal_drift"] == "page-hinkley"
+    assert rows[place - 1]["cal_drift"] == "sprt"
     assert [row["id"] for row in rows if "cal_drift" in row] == [rows[place - 1]["id"]]
     alarm = rows[place]
     assert (alarm["at_s"], alarm["run_id"]) == (rows[place - 1]["finished_s"], "run-1")
@@ -529,7 +586,7 @@ def test_the_watch_goes_on_in_the_state_and_a_known_run_raises_nothing(tmp_path:
     assert ["was learned before" in line for line in lines] == [True]
     (file,) = (tmp_path / "state").glob("*.json")
     document = json.loads(file.read_bytes())
-    document["drift"]["t"]["detectors"]["residual"]["page-hinkley"]["up"] = -3
+    document["drift"]["t"]["detectors"]["rank"]["sprt"]["sums"][0] = -3
     file.write_bytes(json.dumps(document).encode())
     (line, _) = said(run(["calibrate", "--drift", *state], first), 1)
     assert "damaged state" in line

@@ -232,7 +232,7 @@ def command(
 def _watchers(detectors: tuple[str, ...], fail_on_drift: bool) -> tuple[str, ...]:
     """The detectors to call; UsageError for a name that is none."""
     detectors = tuple(dict.fromkeys(detectors)) or tuple(names("detectors")[:4])
-    residual = ["residual" in load("detectors", name).watches for name in detectors]
+    residual = [{"residual", "rank"} & {*load("detectors", name).watches} for name in detectors]
     if fail_on_drift and not any(residual):
         text = "--fail-on-drift needs a detector of residuals: " + ", ".join(detectors) + " watch inputs"
         raise click.UsageError(text, click.get_current_context())

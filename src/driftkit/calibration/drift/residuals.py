@@ -8,24 +8,23 @@ sequence per tenant, and a change of the mix moves nothing.
 
 - Memory is a histogram per cell: ranks among bins, with ties broken by a number in [0, 1), are as good.
 - A cut output (censored) was going to be longer: its rank is drawn from above the cut, and in the histogram
-  it goes where a longer one went before (redistribution to the right; Efron 1967), so that other caps, which
-  are an input, do not look like other lengths.
-- What drifts would soon be held against itself. So after the FIRST of a tenant a residual joins the histogram
-  only when LAG more have come. Ranks then depend on each other a little, by what a histogram of so few
-  errs; `benchmarks/drift_detection.py` measures what false alarms that costs.
+  it goes where a longer one went before, or beyond them all (redistribution to the right; Efron 1967), so
+  that other caps, which are an input, do not look like other lengths.
+- What drifts is soon held against itself too, so that after N completions a drift is best seen within as many
+  again. To hold it against the first N alone would be sooner by little and wrong by much: they err, the same
+  way for all that come, and of tenants with 500 completions each ten times as many would raise a false alarm.
 """
 
 from __future__ import annotations
 
-from collections import deque
 from typing import Any
 
 from driftkit.calibration.censored import WIDEST
+from driftkit.calibration.drift.base import Rank
 
 WIDTH = 0.05  # of a bin in log(actual / estimate): 5 % of a length
 BINS = round(2 * WIDEST / WIDTH)
-LAG = 200
-FIRST = 200
+BEYOND = BINS  # the place of what was cut when none longer was known
 GOLDEN = (5**0.5 - 1) / 2
 
 
@@ -40,25 +39,25 @@ class Ranks:
     __slots__ = ("counts", "total")
 
     def __init__(self) -> None:
-        self.counts = [0] * BINS
+        self.counts = [0] * (BINS + 1)
         self.total = 0
 
-    def rank(self, log_ratio: float, cut: bool, tie: float) -> tuple[float, int]:
+    def rank(self, log_ratio: float, cut: bool, tie: float) -> tuple[Rank, int]:
         """The rank, in [0, 1), of one more, and its bin; `tie` in [0, 1) places it among its equals."""
         counts, total = self.counts, self.total + 1
-        place = min(max(int((log_ratio + WIDEST) / WIDTH), 0), BINS - 1)
+        bins = min(max((log_ratio + WIDEST) / WIDTH, 0.0), BINS - 1)
+        place = int(bins)
         below = sum(counts[:place])
         if not cut:
-            return (below + tie * (counts[place] + 1)) / total, place
-        rank = below + tie * (total - below)
+            drawn = (below + tie * (counts[place] + 1)) / total
+            return Rank(drawn, drawn, False), place
         reached = below + counts[place]
-        for longer in range(place + 1, BINS):
-            if reached > rank:
-                break
-            reached += counts[longer]
-            if reached > rank:
-                place = longer
-        return rank / total, place
+        least = below + (bins - place) * counts[place]  # so much of its bin is shorter than the cut
+        drawn = least + tie * (total - least)
+        while reached <= drawn and place < BEYOND:
+            place += 1
+            reached += counts[place]
+        return Rank(drawn / total, least / total, True), place
 
     def learn(self, place: int) -> None:
         self.counts[place] += 1
@@ -70,21 +69,14 @@ class Residuals:
 
     def __init__(self) -> None:
         self._cells: dict[str, Ranks] = {}
-        self._waiting: deque[tuple[str, int]] = deque()
-        self._learned = 0
 
-    def rank(self, category: str, log_ratio: float, cut: bool, tie: float) -> float:
+    def rank(self, category: str, log_ratio: float, cut: bool, tie: float) -> Rank:
         """The rank of one more."""
         cell = self._cells.get(category)
         if cell is None:
             cell = self._cells[category] = Ranks()
         rank, place = cell.rank(log_ratio, cut, tie)
-        waiting = self._waiting
-        waiting.append((category, place))
-        if self._learned < FIRST or len(waiting) > LAG:
-            known, place = waiting.popleft()
-            self._cells[known].learn(place)
-            self._learned += 1
+        cell.learn(place)
         return rank
 
     def to_json(self) -> dict[str, Any]:
@@ -92,7 +84,7 @@ class Residuals:
             category: {str(place): count for place, count in enumerate(cell.counts) if count}
             for category, cell in sorted(self._cells.items())
         }
-        return {"cells": bins, "waiting": list(self._waiting)}
+        return {"cells": bins}
 
     def load_json(self, state: dict[str, Any]) -> None:
         for category, bins in state["cells"].items():
@@ -102,13 +94,9 @@ class Residuals:
                     raise ValueError(f"no count of a bin: {count}")
                 cell.counts[_bin(int(place))] = count
             cell.total = sum(cell.counts)
-            self._learned += cell.total
-        for category, place in state["waiting"]:
-            self._waiting.append((category, _bin(place)))
-            self._cells.setdefault(category, Ranks())
 
 
 def _bin(place: int) -> int:
-    if type(place) is not int or not 0 <= place < BINS:
+    if type(place) is not int or not 0 <= place <= BEYOND:
         raise ValueError(f"no bin: {place}")
     return place
