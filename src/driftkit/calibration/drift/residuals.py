@@ -54,6 +54,8 @@ class Ranks:
         reached = below + counts[place]
         least = below + (bins - place) * counts[place]  # so much of its bin is shorter than the cut
         drawn = least + tie * (total - least)
+        if drawn >= self.total - counts[BEYOND]:
+            place = BEYOND
         while reached <= drawn and place < BEYOND:
             place += 1
             reached += counts[place]
