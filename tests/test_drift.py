@@ -229,23 +229,22 @@ def test_ratios_of_uniform_ranks_are_one_on_average(least: float) -> None:
 
 
 def test_sprt_by_hand() -> None:
-    """At the median: no score, exp(-1/8); ends half as often, 0.5 / sqrt(0.5); and twice, 2 * 0.5. Cut there:
-    P(z > -0.5) / 0.5 and P(z > 0.5) / 0.5, sqrt(2) and 1/2.
+    """At the median the score is 0: exp(-1/8) and exp(-1/32); with h times the hazard, h * 0.5 ** (h - 1).
+    Cut there: P(z > -0.5) / 0.5 and so on, and 0.5 ** (h - 1).
     """
-    even = math.exp(-1 / 8)
-    assert sprt.ratios(known(0.5)) == pytest.approx((even, even, math.sqrt(0.5), 1.0))
-    reached = NORMAL.cdf(0.5)
-    longer = (2 * reached, 2 - 2 * reached, math.sqrt(2), 0.5)
+    hazards = (0.5, 2.0, 0.75, 1.5)
+    ended = [math.exp(-1 / 8)] * 2 + [math.exp(-1 / 32)] * 2 + [h * 0.5 ** (h - 1) for h in hazards]
+    assert sprt.ratios(known(0.5)) == pytest.approx(ended)
+    shifts = (0.5, -0.5, 0.25, -0.25)
+    longer = [NORMAL.cdf(shift) / 0.5 for shift in shifts] + [0.5 ** (h - 1) for h in hazards]
     assert sprt.ratios(Rank(0.9, 0.5, True)) == pytest.approx(longer)
     detector = Sprt(arl=1.0)
-    assert detector.update(known(0.5), 10.0) is None  # 0.88 + 0.88 + 0.71 + 1 are under 4
-    first = [even, even, math.sqrt(0.5), 1.0]
-    assert detector.to_json() == {"sums": pytest.approx(first)}
-    total = sum((one + 1) * ratio for one, ratio in zip(first, longer, strict=True))
-    alarm = detector.update(Rank(0.9, 0.5, True), 20.0)
-    # half a deviation up is likeliest: of its two tests that of 10 s weighs `even`, the other 1
-    since_s = (10 * even + 20) / (even + 1)
-    assert alarm == pytest.approx((math.log(total / 4), 0.0, since_s))
+    assert detector.update(known(0.5), 10.0) is None  # all ended ones are under 1, and so is their mean
+    assert detector.to_json() == {"sums": pytest.approx(ended)}
+    total = sum((one + 1) * ratio for one, ratio in zip(ended, longer, strict=True))
+    # half a deviation up is likeliest: of its two tests that of 10 s weighs exp(-1/8), the other 1
+    since_s = (10 * ended[0] + 20) / (ended[0] + 1)
+    assert detector.update(Rank(0.9, 0.5, True), 20.0) == pytest.approx((math.log(total / 8), 0.0, since_s))
 
 
 # --- how soon drift is found ----------------------------------------------------------------------

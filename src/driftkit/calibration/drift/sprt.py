@@ -5,11 +5,12 @@ have moved than if they have not. Nobody knows since when, so the ratios of all 
 
     sum = (sum + 1) * ratio
 
-Nor how they move, so that the mean of four such sums is taken. The residual's rank as a normal score has
+Nor how they move, so that the mean of eight such sums is taken. The residual's rank as a normal score has
 moved by half a deviation, up or down, as with lengths that are lognormal; or wherever an output is, it is
-half or twice as likely to end there (proportional hazards), which is nearer to answers of a chat. The mean of
-sums of uniform ranks, less how many they were, is a martingale: on average it takes 100,000 values or more
-until it is over 100,000 (Shiryaev and Roberts; Pollak, Annals of Statistics 15, 1987; with ranks, Gordon and
+half or twice as likely to end there (proportional hazards), which is nearer to answers of a chat; or it is
+about half of each, which is what is left to see once the moved ones are in the history too. The mean of sums
+of uniform ranks, less how many they were, is a martingale: on average it takes 100,000 values or more until
+it is over 100,000 (Shiryaev and Roberts; Pollak, Annals of Statistics 15, 1987; with ranks, Gordon and
 Pollak, Annals of Statistics 22, 1994). Statistic and threshold are given as logarithms.
 
 Of an output that was cut it is known that it got that far: its ratio is the chance of that, moved, over the
@@ -26,25 +27,42 @@ from driftkit.calibration.drift.base import Alarm, Rank
 from driftkit.calibration.drift.page_hinkley import LEAST
 
 ARL = 100_000  # a tenth of the others': a step of 1.5 in a chat is noticed some 45 completions sooner
-SHIFT = 0.5
-MOVES = 4
+MOVES = 8
+EVEN, NEARLY = math.exp(-(0.5**2) / 2), math.exp(-(0.25**2) / 2)  # at a score of 0
 
 _normal_quantile = NormalDist().inv_cdf
 
 
-def ratios(rank: Rank) -> tuple[float, float, float, float]:
-    """How much likelier it is after each of the moves: longer and shorter, by score and by hazard."""
+def ratios(rank: Rank) -> tuple[float, ...]:
+    """How much likelier it is after each of the moves: of the score by 1/2, -1/2, 1/4 and -1/4, and of the
+    hazard to 1/2, 2, 3/4 and 3/2 of what it was.
+    """
     least = min(max(rank.least, LEAST), 1 - LEAST)
     score, longer = _normal_quantile(least), 1 - least
+    root = math.sqrt(longer)
     if rank.cut:
         return (
-            _normal_above(score - SHIFT) / longer,
-            _normal_above(score + SHIFT) / longer,
-            1 / math.sqrt(longer),
+            _normal_above(score - 0.5) / longer,
+            _normal_above(score + 0.5) / longer,
+            _normal_above(score - 0.25) / longer,
+            _normal_above(score + 0.25) / longer,
+            1 / root,
             longer,
+            1 / math.sqrt(root),
+            root,
         )
-    up, even = math.exp(SHIFT * score), math.exp(-SHIFT * SHIFT / 2)
-    return up * even, even / up, 0.5 / math.sqrt(longer), 2 * longer
+    up = math.exp(score / 4)
+    twice = up * up
+    return (
+        EVEN * twice,
+        EVEN / twice,
+        NEARLY * up,
+        NEARLY / up,
+        0.5 / root,
+        2 * longer,
+        0.75 / math.sqrt(root),
+        1.5 * root,
+    )
 
 
 def _normal_above(score: float) -> float:
