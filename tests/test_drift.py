@@ -17,7 +17,6 @@ from hypothesis import strategies as st
 
 from cli import Record, changed, jsonl, ok, records, run, said
 from driftkit import registry, rng
-from driftkit.calibration.censored import WIDEST
 from driftkit.calibration.drift import ks, page_hinkley, psi, sprt, windows
 from driftkit.calibration.drift.adwin import Adwin
 from driftkit.calibration.drift.base import ARL, Detector, Rank
@@ -26,7 +25,7 @@ from driftkit.calibration.drift.ks import Ks
 from driftkit.calibration.drift.kswin import Kswin
 from driftkit.calibration.drift.page_hinkley import PageHinkley
 from driftkit.calibration.drift.psi import Psi
-from driftkit.calibration.drift.residuals import BEYOND, WIDTH, Ranks, Residuals, tie_breaker
+from driftkit.calibration.drift.residuals import Ranks, Residuals, tie_breaker
 from driftkit.calibration.drift.sprt import Sprt
 from driftkit.calibration.drift.watch import Watch
 from driftkit.calibration.ratio import Ratio
@@ -89,7 +88,7 @@ def test_a_rank_is_the_place_among_what_came_before_and_itself() -> None:
     of = Residuals()
     found = [of.rank("ask", x, False, 0.5).drawn for x in (0.0, 1.0, -1.0, 0.52, 0.52)]
     # the only one; the higher of two; the lowest of three; third of four, and that place with its equal
-    assert found == [0.5, 1.5 / 2, 0.5 / 3, 2.5 / 4, (2 + 0.5 * 2) / 5]
+    assert found == pytest.approx([0.5, 1.5 / 2, 0.5 / 3, 2.5 / 4, (2 + 0.5 * 2) / 5])
 
 
 def test_every_order_of_the_same_residuals_has_its_own_ranks_and_all_are_alike_likely() -> None:
@@ -115,9 +114,13 @@ def residuals_of(case: str) -> list[tuple[float, bool]]:
     z = normals(f"residuals/{case}", 5000)
     if case == "two thirds cut at one cap":
         return [(min(x, -0.43), x > -0.43) for x in z]
-    if case == "caps that fall on the way":
-        caps = [1.0 if place < 2500 else -0.2 for place in range(len(z))]
-        return [(min(x, cap), x > cap) for x, cap in zip(z, caps, strict=True)]
+    caps = {
+        "caps that fall on the way": [1.0] * 2500 + [-0.2] * 2500,
+        "caps that rise on the way": [-0.2] * 2500 + [1.0] * 2500,
+        "caps of all kinds": [-1.0, 0.0, 0.4, 2.5, 0.1] * 1000,
+    }
+    if case in caps:
+        return [(min(x, cap), x > cap) for x, cap in zip(z, caps[case], strict=True)]
     if case == "all the same":
         return [(0.1, False)] * 5000
     if case == "beyond every bin":
@@ -131,6 +134,8 @@ def residuals_of(case: str) -> list[tuple[float, bool]]:
         "lognormal",
         "two thirds cut at one cap",
         "caps that fall on the way",
+        "caps that rise on the way",
+        "caps of all kinds",
         "all the same",
         "beyond every bin",
     ],
@@ -152,17 +157,18 @@ def test_a_cut_that_is_taken_for_an_end_would_look_like_drift() -> None:
     assert far_from_uniform(found[2500:])
 
 
-def test_a_cut_output_goes_where_longer_ones_went_or_beyond_them_all() -> None:
-    """Three that ended and one that was cut in the middle of a bin, of which half is then shorter."""
-    of, middle = Ranks(), 60.5 * WIDTH - WIDEST
-    for x in (-1.0, middle, 1.0):
-        of.learn(of.rank(x, False, 0.5)[1])
-    longest = of.rank(1.0, False, 0.5)[1]
-    for tie, drawn, place in ((0.0, 1.5, 60), (0.3, 2.25, longest), (0.7, 3.25, BEYOND)):
-        rank, found = of.rank(middle, True, tie)
-        assert (rank.drawn * 4, rank.least * 4) == pytest.approx((drawn, 1.5))
-        assert found == place
-    assert of.rank(2.0, True, 0.0) == (Rank(3 / 4, 3 / 4, True), BEYOND)
+def test_ranks_of_cut_outputs_by_hand() -> None:
+    """Kaplan and Meier of one that ended, one that was cut and a longer one that ended: of four, with the one
+    to be ranked, three get past the first, and of the two that are not cut then, half past the last.
+    """
+    of = Ranks()
+    for log_ratio, cut in ((-1.0, False), (0.0, True), (1.0, False)):
+        of.learn(of.rank(log_ratio, cut, 0.0)[1], cut)
+    before = of.rank(-0.5, True, 0.2)[0]
+    assert before == pytest.approx(Rank(1 / 4 + 3 / 4 * 0.2, 1 / 4, True))
+    assert of.rank(-0.5, False, 0.2)[0].drawn == pytest.approx((1 + 0.2) / 4)
+    assert of.rank(0.5, False, 0.2)[0].drawn == pytest.approx(1 - 3 / 4 * (1 - 0.2 / 2))
+    assert of.rank(1.5, True, 0.0)[0].least == pytest.approx(1 - 3 / 4 / 2)
 
 
 # --- how rare false alarms are --------------------------------------------------------------------
