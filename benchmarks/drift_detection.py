@@ -1,6 +1,6 @@
 """How soon each detector notices drift, how often it cries wolf, and how fast it is.
 
-    python benchmarks/drift_detection.py [--seeds 200] [--quiet-completions 1000000]
+    python benchmarks/drift_detection.py [--seeds 200] [--quiet-completions 1000000] [--trace FILE]
 
 Delay: one tenant's outputs become longer by a step of 1.5, and its completions from the step to the alarm
 are counted; `before` is how many there were to learn from, `early` how often an alarm came before the step.
@@ -17,12 +17,17 @@ has the shortest mean delay of all with as many false alarms (Moustakides, Annal
 
 River's detectors, of the same names, see the same log(actual / estimate), with the settings that they come
 with, over a tenth of the seeds. They are looked for in .venv-peers/river (benchmarks/install_peers.sh).
+
+With a trace, Azure's hour of conversations for instance: its alarms, as one tenant's log with one estimate
+for all, as it was and in random order, where nothing can drift; and its medians by ten minutes.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import math
+import subprocess
 import sys
 import time
 from collections import Counter
@@ -193,6 +198,44 @@ def false_alarms(model: str, tenants: int, count: int) -> Counter[str]:
     return Counter(alarm["detector"] for record in quiet for alarm in watch.observe(record))
 
 
+def of_trace(file: str) -> list[Record]:
+    """The requests of a trace as completions that took no time."""
+    made = subprocess.run(
+        [sys.executable, "-m", "driftkit", "gen", "--trace", file], stdout=subprocess.PIPE, check=True
+    )
+    return [
+        {
+            "id": request["id"],
+            "prompt_tokens": request["prompt_tokens"],
+            "est_output_tokens": 200,
+            "actual_output_tokens": max(1, request["trace_output_tokens"]),
+            "finished_s": request["arrival_s"],
+        }
+        for request in map(json.loads, made.stdout.splitlines())
+    ]
+
+
+def show_trace(file: str) -> None:
+    rows = of_trace(file)
+    print(f"\nalarms of the default detectors in {len(rows):,} requests of {Path(file).name}")
+    order = rng.stream(0, "benchmark/drift/order").permutation(len(rows)).tolist()
+    times = [row["finished_s"] for row in rows]
+    shuffled = [{**rows[place], "finished_s": at_s} for place, at_s in zip(order, times, strict=True)]
+    for called, log in (("as it was", rows), ("in random order", shuffled)):
+        watch = Watch(registry.names("detectors")[:4])
+        alarms = [alarm for row in log for alarm in watch.observe(row)]
+        alarms += watch.end_run(times[-1])
+        print(f"  {called}: {len(alarms)}")
+        for alarm in alarms:
+            begun, raised = alarm["since_s"], alarm["at_s"]
+            print(f"    {begun:>6.0f} s, at {raised:>6.0f} s  {alarm['detector']} of {alarm['drift_of']}")
+    for first in range(0, int(times[-1]) + 1, 600):
+        part = [row for row in rows if first <= row["finished_s"] < first + 600]
+        if part:
+            middle = [median(row[name] for row in part) for name in ("prompt_tokens", "actual_output_tokens")]
+            print(f"  {first:>6} s: median prompt {middle[0]:.0f}, output {middle[1]:.0f}, of {len(part)}")
+
+
 def shown(value: float) -> str:
     return f">{AFTER}" if value == math.inf else f"{value:.0f}"
 
@@ -203,6 +246,7 @@ def main() -> None:
     )
     parser.add_argument("--seeds", type=int, default=200)
     parser.add_argument("--quiet-completions", type=int, default=1_000_000)
+    parser.add_argument("--trace", metavar="FILE")
     asked = parser.parse_args()
 
     print(f"the best, with a false alarm in {RARE:,} completions: until a step of {STEP:g} is noticed")
@@ -253,6 +297,8 @@ def main() -> None:
         for record in records:
             watch.observe(record)
         print(f"{len(records) / (time.perf_counter() - begun):>10,.0f}  {' '.join(called)}")
+    if asked.trace:
+        show_trace(asked.trace)
 
 
 if __name__ == "__main__":

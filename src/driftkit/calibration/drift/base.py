@@ -1,8 +1,8 @@
 """What a detector is, and how rare its false alarms are to be.
 
 Every detector is held to an average run length: of values as `Detector` describes them, a false alarm in ARL
-on average. A tenant's detectors see that tenant alone, so that many tenants together raise as many as one
-that sends as much.
+on average, of `sprt` ten times as many. A tenant's detectors see that tenant alone, so that many tenants
+together raise as many as one that sends as much.
 """
 
 from __future__ import annotations
