@@ -190,7 +190,7 @@ _driftkit() {
             return
             ;;
         *:--detector)
-            _driftkit_words 'page-hinkley adwin psi ks sprt kswin'
+            _driftkit_words 'sprt adwin psi ks page-hinkley kswin'
             return
             ;;
         *:--on-drift)

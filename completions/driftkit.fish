@@ -189,7 +189,7 @@ complete -c driftkit -n '__driftkit_command calibrate' -l live -d 'Take records 
 complete -c driftkit -n '__driftkit_command calibrate' -l fit -x -a 'engine history regressor' -d 'Fit to completions what is named: engine, the simulator\'s constants, written as a profile; history, the lengths that estimate --model history goes by, and regressor, what --model regressor predicts lengths with, both kept in the --state'
 complete -c driftkit -n '__driftkit_command calibrate' -l embed -d 'With --fit regressor: embed prompts too (driftkit[embed])'
 complete -c driftkit -n '__driftkit_command calibrate' -l drift -d 'Look out for drift; every option below of it includes this'
-complete -c driftkit -n '__driftkit_command calibrate' -l detector -x -a 'page-hinkley adwin psi ks sprt kswin' -d 'By this detector: page-hinkley, adwin, psi, ks, sprt, kswin. Repeatable'
+complete -c driftkit -n '__driftkit_command calibrate' -l detector -x -a 'sprt adwin psi ks page-hinkley kswin' -d 'By this detector: sprt, adwin, psi, ks, page-hinkley, kswin. Repeatable'
 complete -c driftkit -n '__driftkit_command calibrate' -l alarms -r -F -d 'Write alarms there, not among records'
 complete -c driftkit -n '__driftkit_command calibrate' -l on-drift -x -a 'keep reset' -d 'After real drift (refit-recent), keep what was learned of the tenant, or let it count little'
 complete -c driftkit -n '__driftkit_command calibrate' -l fail-on-drift -d 'Exit status 5 when residuals have drifted'

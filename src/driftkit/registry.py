@@ -50,11 +50,11 @@ TABLES: dict[str, dict[str, str]] = {
         "ema": "driftkit.calibration.ema:Ema",
     },
     "detectors": {
-        "page-hinkley": "driftkit.calibration.drift.page_hinkley:PageHinkley",
+        "sprt": "driftkit.calibration.drift.sprt:Sprt",
         "adwin": "driftkit.calibration.drift.adwin:Adwin",
         "psi": "driftkit.calibration.drift.psi:Psi",
         "ks": "driftkit.calibration.drift.ks:Ks",
-        "sprt": "driftkit.calibration.drift.sprt:Sprt",
+        "page-hinkley": "driftkit.calibration.drift.page_hinkley:PageHinkley",
         "kswin": "driftkit.calibration.drift.kswin:Kswin",
     },
 }
