@@ -47,6 +47,11 @@ HELD = {
     "known of a request, and replaces the one in --state. Its scores, out of fold, go to standard error: "
     "Kendall's tau, the mean absolute error beside that of a constant, and how many outputs lie between P10 "
     "and P90. Outputs that were cut enter with what they would have been expected to be.\n\n"
+    "With --fit knn the errors of the estimates are remembered, of the latest 10,000 completions of each "
+    "estimator, with what the requests were like but without their text. Runs are added, each once; the "
+    "clock of a run goes on from the end of the one before it. Outputs that were cut enter with what they "
+    "would have been expected to be. Completions estimated by --model knn teach it too: what counts is the "
+    "error of its base.\n\n"
     "With --drift each tenant is watched: what came against what was estimated (the residual), by its "
     "level or its distribution, and inputs, which are the mix of categories, prompt_tokens, and the "
     "estimate without its correction. An alarm is a record of kind alarm after the completion that raised "
@@ -86,12 +91,20 @@ HELD = {
 @click.option(
     "--fit",
     "fitting",
-    type=click.Choice(["engine", "history", "regressor"]),
+    type=click.Choice(["engine", "history", "regressor", "knn"]),
     help="Fit to completions what is named: engine, the simulator's constants, written as a profile; "
-    "history, the lengths that estimate --model history goes by, and regressor, what --model regressor "
-    "predicts lengths with, both kept in the --state.",
+    "history, the lengths that estimate --model history goes by, regressor, what --model regressor "
+    "predicts lengths with, and knn, the errors that --model knn corrects by; the last three are kept in the "
+    "--state.",
 )
 @click.option("--embed", is_flag=True, help="With --fit regressor: embed prompts too (driftkit[embed]).")
+@click.option(
+    "--max-age",
+    type=click.FloatRange(0, min_open=True),
+    metavar="SECONDS",
+    help="With --fit knn: forget errors older than this on the run's clock.  "
+    "[default: the state's, or never]",
+)
 @click.option("--drift", is_flag=True, help="Look out for drift; every option below of it includes this.")
 @click.option(
     "--detector",
@@ -131,6 +144,7 @@ def command(
     fail_on_drift: bool,
     fitting: str | None,
     embed: bool,
+    max_age: float | None,
     on_error: str,
     rejects: str | None,
     unbuffered: bool,
@@ -149,12 +163,17 @@ def command(
     from driftkit.records.io import Writer, records_beside
 
     outcome = Outcome("calibrate")
+    if max_age is not None and fitting != "knn":
+        raise click.UsageError("--max-age goes with --fit knn", click.get_current_context())
     if fitting == "history":
         _refuse({*LEARNING, *DRIFT, *simulator} - {"state"}, "--fit history")
         return _fit_history(outcome, state, files, on_error, rejects)
     if fitting == "regressor":
         _refuse({*LEARNING, *DRIFT, *simulator} - {"state"}, "--fit regressor")
         return _fit_regressor(outcome, state, embed, files, on_error, rejects)
+    if fitting == "knn":
+        _refuse({*LEARNING, *DRIFT, *simulator, "embed"} - {"state"}, "--fit knn")
+        return _fit_knn(outcome, state, max_age, files, on_error, rejects)
     if embed:
         raise click.UsageError("--embed goes with --fit regressor", click.get_current_context())
     if fitting is not None:
@@ -353,6 +372,35 @@ def _fit_regressor(
                 f"{path}: learned of the regressor before this one, and goes on from there; "
                 "move it away to start anew"
             )
+    return outcome.status
+
+
+def _fit_knn(
+    outcome: Outcome,
+    state: str | None,
+    max_age: float | None,
+    files: tuple[str, ...],
+    on_error: str,
+    rejects: str | None,
+) -> int:
+    from driftkit.calibration.remembering import check_remembered, remember
+    from driftkit.calibration.state import StateFolder
+
+    if state is None:
+        raise click.UsageError("--fit knn needs --state", click.get_current_context())
+
+    def checked(record: Record) -> Record:
+        check_remembered(record)
+        return record
+
+    folder = StateFolder(state)
+    with folder.writing():
+        with reading(outcome, files, on_error, rejects) as reader:
+            found = [
+                one for one in reader.records("completion", checked, lambda other: None) if one is not None
+            ]
+        for memory in remember(found, folder, max_age, outcome.warn_once):
+            click.echo(memory.said(), err=True)
     return outcome.status
 
 
