@@ -7,9 +7,9 @@ with the completions that have come since:
     weight = exp(-distance^2 / (2 WIDTH^2)) * 2 ^ (-later / HALF_LIFE)
     ratio  = exp(sum(weight * error) / (sum(weight) + PRIOR))
 
-so where neighbours are few, far or old the ratio goes to 1, and the estimate stays what it was. Distances are
-in units of how far two pairs of the memory are apart on average. A label (category, tenant, tier) that is
-another is LABEL apart.
+so where neighbours are few, far or old the ratio goes to 1, and the estimate stays what it was. Distance is
+in deviations of all cues together; what the base has said, and a label (category, tenant, tier) that is
+another, weigh more than a cue.
 
 An output that was cut was going to be longer. Its error enters with what it is expected to be above the cut
 (censoring.py), under the errors of its own neighbours and the spread around those, until that settles.
@@ -44,11 +44,15 @@ VERSION = 1
 _KIND = "driftkit-memory"
 
 PAIRS = 10_000  # that are kept, the latest
-NEIGHBOURS = 50
-WIDTH = 0.5
-HALF_LIFE = 1000.0  # completions
-PRIOR = 1.0  # the weight of "the estimate is right": a neighbour without distance
-LABEL = 2.0
+# chosen with benchmarks/error_memory.py, for its steady load and its drift alike, on four served models that
+# docs/lengths.md does not judge by
+NEIGHBOURS = 20
+WIDTH = 0.8
+HALF_LIFE = 600.0  # completions
+PRIOR = 0.2  # the weight of "the estimate is right"; a neighbour without distance has 1
+LABEL = 1.0  # how far apart another category, tenant or tier is
+LABEL_VALUES = 50  # of each label
+ESTIMATE = 1.5  # how far apart two estimates are of which one is e times the other
 WIDEST = math.log(20.0)  # an error beyond 1/20 or 20 says that something else is wrong
 CHUNK = 64
 ROUNDS = 8  # of imputing what was cut, at most
@@ -121,7 +125,7 @@ class Memory:
             return
         near, weights = self._nearest_of_its_own()
         for _ in range(ROUNDS):
-            predicted = (weights * expected[near]).sum(axis=1) / (weights.sum(axis=1) + PRIOR)
+            predicted = _average(weights, expected[near])
             _, sigma = moments(self.pairs[:, ERROR], cut, predicted)
             before = expected[cut]
             filled, _ = above(self.pairs[cut, ERROR], predicted[cut], sigma)
@@ -134,18 +138,23 @@ class Memory:
         known has ended; 1 where nothing is known that is not too old."""
         if not len(self.pairs) or not records:
             return np.ones(len(records))
-        asked = _asked(records, estimates)
+        if self._space is None:
+            age = np.arange(len(self.pairs), 0, -1.0) * (math.log(2) / HALF_LIFE)
+            self._space = _Space(self.pairs, age)
+        asked = self._space.placed(_asked(records, estimates))
         oldest = np.full(len(records), -math.inf)
         if self.max_age_s is not None:
             oldest = self.clock_s + np.array([r["arrival_s"] for r in records], float) - self.max_age_s
         forgotten = np.searchsorted(self.pairs[:, AT], oldest)
-        later = np.arange(len(self.pairs) - 1, -1, -1)
+        expected = self.pairs[:, EXPECTED]
         found = np.empty(len(records))
         for start in range(0, len(records), CHUNK):
             chunk = slice(start, start + CHUNK)
-            near, weights = self._nearest(asked[chunk], later, forgotten[chunk])
-            errors = (weights * self.pairs[near, EXPECTED]).sum(axis=1)
-            found[chunk] = errors / (weights.sum(axis=1) + PRIOR)
+            logs = self._space.likeness(asked[chunk])
+            if forgotten.any():
+                logs[np.arange(len(expected)) < forgotten[chunk, None]] = -np.inf
+            near, weights = _nearest(logs, min(NEIGHBOURS, len(expected)))
+            found[chunk] = _average(weights, expected[near])
         return np.exp(found).round(6)
 
     def said(self) -> str:
@@ -153,72 +162,76 @@ class Memory:
         cut = int(self.pairs[:, CUT].sum())
         return f"remembered: {len(self.pairs)} errors of {'/'.join(self.of)}, {cut} of outputs that were cut"
 
-    def _nearest(
-        self, asked: Floats, later: NDArray[np.int64], forgotten: NDArray[np.int64]
-    ) -> tuple[NDArray[np.int64], Floats]:
-        """Places of the NEIGHBOURS of each that is asked, CHUNK at most, and their weights."""
-        if self._space is None:
-            self._space = _Space(self.pairs)
-        logs = self._space.likeness(asked)
-        logs -= np.float32(math.log(2) / HALF_LIFE) * later.astype(np.float32)
-        if forgotten.any():
-            logs[np.arange(len(self.pairs)) < forgotten[:, None]] = -np.inf
-        count = min(NEIGHBOURS, len(self.pairs))
-        near = np.argpartition(logs, -count, axis=1)[:, -count:]
-        return near, np.exp(np.take_along_axis(logs, near, axis=1).astype(float))
-
     def _nearest_of_its_own(self) -> tuple[NDArray[np.int64], Floats]:
-        """The same of every pair among the others, whether those came before or after."""
-        count = min(NEIGHBOURS, len(self.pairs) - 1)
-        near = np.empty((len(self.pairs), count), np.int64)
-        weights = np.empty((len(self.pairs), count))
-        space = _Space(self.pairs)
+        """Of every pair its neighbours among the others, came they before it or after, and their weights."""
         places = np.arange(len(self.pairs))
-        for start in range(0, len(self.pairs), CHUNK):
+        space = _Space(self.pairs, np.zeros(len(places)))
+        asked = space.placed(self.pairs[:, _ASKED])
+        found = []
+        for start in range(0, len(places), CHUNK):
             of = places[start : start + CHUNK]
-            logs = space.likeness(self.pairs[of, _ASKED])
-            logs -= np.float32(math.log(2) / HALF_LIFE) * np.abs(places - of[:, None]).astype(np.float32)
+            logs = space.likeness(asked[of])
+            logs -= (math.log(2) / HALF_LIFE * np.abs(places - of[:, None])).astype(np.float32)
             logs[np.arange(len(of)), of] = -np.inf
-            near[of] = np.argpartition(logs, -count, axis=1)[:, len(places) - count :]
-            weights[of] = np.exp(np.take_along_axis(logs, near[of], axis=1).astype(float))
-        return near, weights
+            found.append(_nearest(logs, min(NEIGHBOURS, len(places) - 1)))
+        return np.concatenate([near for near, _ in found]), np.concatenate([weights for _, weights in found])
+
+
+def _nearest(logs: NDArray[np.float32], count: int) -> tuple[NDArray[np.int64], Floats]:
+    """Places of the `count` largest of each row, and their weights."""
+    near = np.argpartition(logs, -count, axis=1)[:, -count:]
+    return near, np.exp(np.minimum(np.take_along_axis(logs, near, axis=1), 0).astype(float))
+
+
+def _average(weights: Floats, errors: Floats) -> Floats:
+    average: Floats = (weights * errors).sum(axis=1) / (weights.sum(axis=1) + PRIOR)
+    return average
 
 
 class _Space:
-    """Where pairs are, so that distances are of a size."""
+    """Where pairs are: numbers and labels as columns, so that one product of matrices gives all distances.
 
-    def __init__(self, pairs: Floats) -> None:
-        space = pairs[:, _SPACE]
-        deviation = space.std(axis=0)
-        self._centre = space.mean(axis=0)
+    `age` is taken from the likeness of each pair.
+    """
+
+    def __init__(self, pairs: Floats, age: Floats) -> None:
+        numbers = pairs[:, _SPACE]
+        deviation = numbers.std(axis=0)
+        self._centre = numbers.mean(axis=0)
         # half way to deviations, as the regressor has it: a rare cue is not to outweigh all others
         scale = 1 / np.sqrt(np.where(deviation > 1e-6, deviation, 1.0))
-        unit = math.sqrt(float(((space - self._centre) * scale).var(axis=0).sum())) or 1.0
+        unit = math.sqrt(float(((numbers - self._centre) * scale).var(axis=0).sum())) or 1.0
+        scale[0] = ESTIMATE * unit
         self._scale = scale / (unit * WIDTH * math.sqrt(2))
-        placed = self._placed(space)
-        self._columns = np.ascontiguousarray(placed.T)
-        self._squares = (placed * placed).sum(axis=1)
-        self._labels = pairs[:, _LABELS].astype(np.uint32)
-        self._apart = np.float32((LABEL / (unit * WIDTH)) ** 2 / 2)
+        self._values = [_frequent(column) for column in pairs[:, _LABELS].T]
+        placed = self.placed(pairs[:, _ASKED])
+        # (x, 1, -xx) times (2y, -yy - age, 1) is -(x - y)(x - y) - age
+        columns = np.column_stack((2 * placed[:, :-2], placed[:, -1] - age, placed[:, -2]))
+        self._pairs = np.ascontiguousarray(columns.T.astype(np.float32))
 
-    def likeness(self, asked: Floats) -> NDArray[np.float32]:
-        """Minus half the squared distance in units of WIDTH, of each asked to each pair."""
-        count = len(asked)
-        padded = np.zeros((CHUNK, asked.shape[1] - len(LABELS)))
-        padded[:count] = asked[:, len(LABELS) :]
-        placed = self._placed(padded)
-        logs: NDArray[np.float32] = (placed @ self._columns)[:count]
-        logs *= 2
-        logs -= self._squares
-        logs -= (placed * placed).sum(axis=1)[:count, None]
-        np.minimum(logs, 0, out=logs)
-        for label, own in zip(asked[:, : len(LABELS)].astype(np.uint32).T, self._labels.T, strict=True):
-            logs -= self._apart * (label[:, None] != own)
+    def likeness(self, placed: NDArray[np.float32]) -> NDArray[np.float32]:
+        """The logarithm of the weight of each pair for each that is asked, CHUNK at most."""
+        padded = np.zeros((CHUNK, placed.shape[1]), np.float32)
+        padded[: len(placed)] = placed
+        logs: NDArray[np.float32] = (padded @ self._pairs)[: len(placed)]
         return logs
 
-    def _placed(self, space: Floats) -> NDArray[np.float32]:
-        placed: NDArray[np.float32] = ((space - self._centre) * self._scale).astype(np.float32)
-        return placed
+    def placed(self, asked: Floats) -> NDArray[np.float32]:
+        """Places of what is asked, and 1, and minus their squares."""
+        numbers = (asked[:, len(LABELS) :] - self._centre) * self._scale
+        labels = [
+            LABEL / (2 * WIDTH) * (column[:, None] == values)
+            for column, values in zip(asked[:, : len(LABELS)].T, self._values, strict=True)
+        ]
+        place = np.column_stack([numbers, *labels])
+        squares = (place * place).sum(axis=1)
+        return np.column_stack([place, np.ones(len(place)), -squares]).astype(np.float32)
+
+
+def _frequent(labels: Floats) -> Floats:
+    """The most frequent values of a label: each gets a column, and the rest are half as far from all."""
+    values, counts = np.unique(labels, return_counts=True)
+    return values[np.argsort(-counts, kind="stable")[:LABEL_VALUES]]
 
 
 def _asked(records: Sequence[Record], estimates: Sequence[float]) -> Floats:
