@@ -16,6 +16,8 @@ from driftkit.commands.stdio import Outcome, filter_options, output_options, rea
 from driftkit.registry import load, names
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from driftkit.engines.sim.fit import Error, Fit, Observed, Run
     from driftkit.engines.sim.simulation import Setup
     from driftkit.records.schema import Record
@@ -322,7 +324,14 @@ def _fit_history(
                     f"{path}: learned of the history before this one, and goes on from there; "
                     "move it away to start anew"
                 )
+        _warn_of_memories(outcome, folder.path, History.name)
     return outcome.status
+
+
+def _warn_of_memories(outcome: Outcome, folder: Path, fitted: str) -> None:
+    """Of errors that an estimator made before it was fitted anew, which estimate refuses."""
+    for path in sorted(folder.glob(f"memory.{fitted}.*.json")):
+        outcome.warn(f"{path}: remembers the errors of the {fitted} before this one: of no use from now on")
 
 
 def _fit_regressor(
@@ -372,6 +381,7 @@ def _fit_regressor(
                 f"{path}: learned of the regressor before this one, and goes on from there; "
                 "move it away to start anew"
             )
+        _warn_of_memories(outcome, folder.path, "regressor")
     return outcome.status
 
 

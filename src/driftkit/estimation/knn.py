@@ -18,7 +18,7 @@ from driftkit import registry
 from driftkit.errors import StateError, UsageError
 from driftkit.estimation import memory
 from driftkit.estimation.base import Estimate, Estimator, build, estimate_many
-from driftkit.estimation.memory import Memory, Of
+from driftkit.estimation.memory import Memory
 from driftkit.records.schema import Record
 
 
@@ -39,30 +39,26 @@ class Knn:
     def from_state(
         cls, folder: Path, served_model: str, warn: Callable[[str], None], base: str | None
     ) -> Knn:
+        base_class = base_of(base) if base is not None else None
         found = memory.known(folder, served_model)
         name = base if base is not None else _only(folder, served_model, found)
-        kept = [of for of in found if of.base == name]
+        kept = [one for one in found if one.of.base == name]
         if not kept:
-            others = ", ".join(sorted({of.base for of in found})) or "nothing"
+            others = ", ".join(sorted({one.of.base for one in found})) or "nothing"
+            problem = f"no memory of errors of {name} for {served_model}; there is of {others}"
             hint = f"`driftkit calibrate --fit knn` learns it from completions that {name} has estimated"
-            raise StateError(
-                f"{folder}: no memory of errors of {name} for {served_model}; there is of {others}", hint=hint
-            )
-        base_class = base_of(name)
+            raise StateError(f"{folder}: {problem}", hint=hint)
+        base_class = base_class or base_of(name)
         below = build(base_class, folder, served_model, warn)
         now = identity(base_class, folder, served_model)
-        memories = {}
-        for of in kept:
-            one = memory.read(folder, of)
-            if one is None:
-                continue
+        for one in kept:
             if one.base_is != now:
+                path = memory.path_of(folder, one.of)
                 raise StateError(
-                    f"{memory.path_of(folder, of)}: remembers the errors of another {name} than the one here",
-                    hint=f"it was fitted anew: move the memory away, run with --model {name}, and --fit knn",
+                    f"{path}: remembers the errors of another {name} than the one here",
+                    hint=f"{name} was fitted since: estimate with --model {name}, then --fit knn what comes",
                 )
-            memories[of.tokenizer] = one
-        return cls(below, memories, warn)
+        return cls(below, {one.of.tokenizer: one for one in kept}, warn)
 
     def estimate(self, record: Record) -> Estimate:
         return self.estimate_many([record])[0]
@@ -76,9 +72,7 @@ class Knn:
             known = self._memories.get(tokenizer)
             if known is None:
                 have = ", ".join(sorted(self._memories))
-                self._warn(
-                    f"nothing remembered of prompts counted by {tokenizer}, but by {have}: no correction"
-                )
+                self._warn(f"nothing remembered of prompts counted by {tokenizer}, only by {have}")
                 ratios = [1.0] * len(of)
             else:
                 ratios = known.ratios([records[p] for p in of], [_tokens(estimates[p]) for p in of]).tolist()
@@ -105,9 +99,9 @@ def identity(base: Any, folder: Path, served_model: str) -> str | None:
     return told
 
 
-def _only(folder: Path, served_model: str, found: Sequence[Of]) -> str:
+def _only(folder: Path, served_model: str, found: Sequence[Memory]) -> str:
     """The one base that the folder has a memory of."""
-    bases = sorted({of.base for of in found})
+    bases = sorted({one.of.base for one in found})
     if not bases:
         hint = f"`driftkit calibrate --fit knn --state {folder}` learns it from completions"
         raise StateError(f"{folder}: no memory of errors for {served_model}", hint=hint)

@@ -270,19 +270,28 @@ def write(folder: Path, memory: Memory) -> Path:
 
 def read(folder: Path, of: Of) -> Memory | None:
     """The memory of that estimator; None when there is none, StateError when it cannot be used."""
-    path = path_of(folder, of)
+    return _read(path_of(folder, of))
+
+
+def known(folder: Path, served_model: str) -> list[Memory]:
+    """The memories that the folder has of requests to that served model; StateError as `read`."""
+    paths = sorted(folder.glob(f"memory.*.*.{_quoted(served_model)}.json"))
+    return [found for found in map(_read, paths) if found is not None]
+
+
+def _read(path: Path) -> Memory | None:
     found = document.read(path, _KIND, VERSION)
     if found is None:
         return None
     if found.get("sha256") != _hash(found):
         raise StateError(f"{path}: damaged, or edited by hand: its hash is another", hint=document.ANEW)
     try:
-        if found["of"] != list(of):
-            raise StateError(f"{path}: holds the memory of {'/'.join(found['of'])}", hint="was it renamed?")
+        memory = Memory(Of(*found["of"]), found["base_is"], found["max_age_s"])
+        if path_of(path.parent, memory.of) != path:
+            raise StateError(f"{path}: holds the memory of {'/'.join(memory.of)}", hint="was it renamed?")
         if found["feature_schema"] != FEATURE_SCHEMA or found["columns"] != list(COLUMNS):
             problem = f"feature schema {found['feature_schema']}, this driftkit computes {FEATURE_SCHEMA}"
             raise StateError(f"{path}: {problem}", hint="move it away, then calibrate --fit knn anew")
-        memory = Memory(of, found["base_is"], found["max_age_s"])
         memory.runs, memory.clock_s = dict(found["runs"]), float(found["clock_s"])
         memory.pairs = _unpacked(found["pairs"])
     except (KeyError, TypeError, ValueError, AttributeError, EOFError, zlib.error):
@@ -300,16 +309,6 @@ def _unpacked(packed: str) -> Floats:
     if not np.isfinite(pairs).all() or (np.diff(pairs[:, AT]) < 0).any():
         raise ValueError("pairs without a number, or out of order")
     return pairs
-
-
-def known(folder: Path, served_model: str) -> list[Of]:
-    """Whose memories the folder has, of requests to that served model."""
-    found = []
-    for path in sorted(folder.glob(f"memory.*.*.{_quoted(served_model)}.json")):
-        content = document.read(path, _KIND, VERSION)
-        if content is not None:
-            found.append(Of(*content["of"]))
-    return found
 
 
 def path_of(folder: Path, of: Of) -> Path:
