@@ -281,39 +281,78 @@ def test_a_run_is_learned_once(learned: Path, tmp_path: Path) -> None:
     assert (state / FILE).read_bytes() == before
 
 
-@pytest.mark.parametrize("base", ["prompt-length", "oracle", "history", "regressor"])
-def test_any_base(tmp_path: Path, base: str) -> None:
-    state = tmp_path / "state"
-    rows = [completion(number) for number in range(60)]
-    if base in ("history", "regressor"):
-        said(run(["calibrate", "--fit", base, "--state", state], jsonl(rows)), 0)
-    asked = [request(number, trace_output_tokens=30) for number in range(60)]
-    said_by_base = run(["estimate", "--model", base, "--state", state], jsonl(asked))
-    told = records(said_by_base.stdout)
-    # what came is twice what was said
-    ended = [
+def twice(told: list[Record]) -> list[Record]:
+    """Completions twice as long as was said."""
+    return [
         {**completion(n), **row, "kind": "completion", "actual_output_tokens": 2 * row["est_output_tokens"]}
         for n, row in enumerate(told)
     ]
-    said(run(fit(state), jsonl(ended)), 0)
-    corrected = estimates(state, asked)
-    for before, after in zip(told, corrected, strict=True):
+
+
+@pytest.mark.parametrize("base", ["prompt-length", "oracle", "history"])
+def test_any_base(tmp_path: Path, base: str) -> None:
+    state = tmp_path / "state"
+    rows = [completion(number) for number in range(60)]
+    if base == "history":
+        ok(["calibrate", "--fit", base, "--state", state], jsonl(rows))
+    asked = [request(number, trace_output_tokens=30) for number in range(60)]
+    told = records(run(["estimate", "--model", base, "--state", state], jsonl(asked)).stdout)
+    said(run(fit(state), jsonl(twice(told))), 0)
+    for before, after in zip(told, estimates(state, asked), strict=True):
         assert after["est_output_tokens"] == pytest.approx(2 * before["est_output_tokens"], rel=0.08, abs=1)
         assert after["est_model"] == f"knn:{base}"
-        if "est_base_tokens_p10" in before:
+        if base == "history":
             low, high = before["est_base_tokens_p10"], before["est_base_tokens_p90"]
             assert (after["est_base_tokens_p10"], after["est_base_tokens_p90"]) == (low, high)
             assert after["est_output_tokens_p90"] == pytest.approx(2 * high, rel=0.08)
-    if base not in ("history", "regressor"):
-        return
-    # fitted anew, the base is another, whose errors nobody has seen
-    longer = [changed(row, actual_output_tokens=5 * row["actual_output_tokens"]) for row in rows]
-    lines = said(run(["calibrate", "--fit", base, "--state", state], jsonl(longer)), 0)
-    assert any("remembers the errors of" in line for line in lines)
-    lines = said(run(estimate(state), jsonl(asked)), 1)
-    assert f"remembers the errors of another {base} than the one here" in lines[0]
-    more = jsonl(changed(row, run_id="more") for row in ended)
-    assert f"were estimated by another {base} than the one in" in "\n".join(said(run(fit(state), more), 1))
+
+
+def test_a_base_that_was_fitted_since_is_another(tmp_path: Path) -> None:
+    state = tmp_path / "state"
+    rows, asked = [completion(number) for number in range(30)], jsonl(request(n) for n in range(30))
+    fit_base = ["calibrate", "--fit", "history", "--state", state]
+    ok(fit_base, jsonl(rows))
+    ended = twice(records(run(["estimate", "--model", "history", "--state", state], asked).stdout))
+    said(run(fit(state), jsonl(ended)), 0)
+    longer = jsonl(changed(row, actual_output_tokens=5 * row["actual_output_tokens"]) for row in rows)
+    (warning,) = said(run(fit_base, longer), 0)
+    assert "remembers the errors of the history before this one" in warning
+    lines = said(run(estimate(state), asked), 1)
+    assert "remembers the errors of another history than the one here" in lines[0]
+    late = jsonl(changed(row, run_id="late") for row in ended)  # what the first has estimated
+    assert (
+        "30 of 30 completions of run late were estimated by another history"
+        in said(run(fit(state), late), 1)[0]
+    )
+    told = records(run(["estimate", "--model", "history", "--state", state], asked).stdout)
+    forgotten, line = said(run(fit(state), jsonl(twice(told))), 0)
+    assert "history was fitted anew: what was remembered is forgotten" in forgotten
+    assert line.startswith("remembered: 30 errors of history/")
+    assert estimates(state, [request(0)])[0]["est_memory_ratio"] > 1.8
+
+
+def test_the_regressor_as_a_base(tmp_path: Path) -> None:
+    """Here the regressor is made in this process, which is quicker."""
+    from driftkit.calibration.remembering import remember
+    from driftkit.calibration.state import StateFolder
+    from driftkit.estimation import store
+    from driftkit.estimation.regression import Regression
+    from driftkit.estimation.regressor import fit as fit_regressor
+
+    rows = [completion(number) for number in range(60)]
+    store.write(tmp_path, fit_regressor(rows))
+    base = Regression.from_state(tmp_path, SERVED, print)
+    told = [{**row, "est_tokenizer": "builtin"} for row in rows]
+    for row in told:
+        row["prompt_tokens"] = 6 if "word" in row["prompt"] else 8
+        annotate(row, base, NoCorrection())
+    (known,) = remember(twice(told), StateFolder(str(tmp_path)), None, print)
+    assert known.base_is == json.loads((tmp_path / "regressor.json").read_bytes())["sha256"]
+    for before, after in zip(told, estimates(tmp_path, [request(n) for n in range(60)]), strict=True):
+        assert after["est_model"] == "knn:regressor"
+        assert after["est_memory_ratio"] == pytest.approx(2, rel=0.08)
+        assert after["est_base_tokens"] == pytest.approx(before["est_base_tokens"], rel=0.1)
+        assert after["est_output_tokens_p90"] == pytest.approx(2 * before["est_base_tokens_p90"], rel=0.15)
 
 
 def test_a_state_without_that_base(learned: Path, tmp_path: Path) -> None:
@@ -417,7 +456,7 @@ def test_an_unusable_memory_is_refused_and_stays(learned: Path, tmp_path: Path, 
     damage(state / FILE)
     before = {path.name: path.read_bytes() for path in state.iterdir()}
     assert says in said(run(estimate(state), jsonl([request(0)])), 1)[0]
-    if what not in ("gone", "another's"):
+    if what in ("newer", "edited"):
         assert says in said(run(fit(state), jsonl([completion(0, run_id="next")])), 1)[0]
     assert {path.name: path.read_bytes() for path in state.iterdir()} == before
 

@@ -33,6 +33,7 @@ from urllib.parse import quote
 import numpy as np
 import orjson
 from numpy.typing import NDArray
+from threadpoolctl import ThreadpoolController
 
 from driftkit.errors import StateError
 from driftkit.estimation.censoring import Floats, above, moments
@@ -98,6 +99,7 @@ class Memory:
         self.clock_s = 0.0
         self.pairs: Floats = np.empty((0, len(COLUMNS)))
         self._space: _Space | None = None
+        self._threads = ThreadpoolController()
 
     def learn(self, run: str, seen: Sequence[Seen]) -> None:
         """Take in the completions of a run, in the order in which they ended; `settle` after the last."""
@@ -123,7 +125,8 @@ class Memory:
         expected[:] = self.pairs[:, ERROR]
         if not cut.any() or cut.all():
             return
-        near, weights = self._nearest_of_its_own()
+        with self._threads.limit(limits=1):
+            near, weights = self._nearest_of_its_own()
         for _ in range(ROUNDS):
             predicted = _average(weights, expected[near])
             _, sigma = moments(self.pairs[:, ERROR], cut, predicted)
@@ -150,7 +153,8 @@ class Memory:
         found = np.empty(len(records))
         for start in range(0, len(records), CHUNK):
             chunk = slice(start, start + CHUNK)
-            logs = self._space.likeness(asked[chunk])
+            with self._threads.limit(limits=1):  # more would but wait for each other, and round otherwise
+                logs = self._space.likeness(asked[chunk])
             if forgotten.any():
                 logs[np.arange(len(expected)) < forgotten[chunk, None]] = -np.inf
             near, weights = _nearest(logs, min(NEIGHBOURS, len(expected)))
