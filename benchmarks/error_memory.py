@@ -15,8 +15,8 @@ shrunk ratio per tenant and category (`calibrate`), which learns of the same com
 MAE is in tokens, and its change against the base alone in percent of that; tau is Kendall's, within a run.
 All are means over served models and seeds. Intervals are 95 %, by a bootstrap over prompts.
 
---speed says how many requests a second a full memory corrects on one core, the base's own time left out, and
-how long one takes that comes alone; beside it stands scikit-learn's search for the same neighbours.
+--speed says how many requests a full memory corrects in a second of one core's time, the base's left out, and
+what one takes that comes alone; beside it stands scikit-learn's search for as many neighbours.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from threadpoolctl import threadpool_limits
 from driftkit.calibration.ratio import Ratio
 from driftkit.estimation import memory
 from driftkit.estimation.base import Estimate, NoCorrection, annotate, estimate_many, unremembered_tokens
-from driftkit.estimation.features import table
+from driftkit.estimation.features import NUMBERS, table
 from driftkit.estimation.knn import Knn
 from driftkit.estimation.memory import PAIRS, Memory, Of, Seen
 from driftkit.estimation.regression import Regression
@@ -235,16 +235,16 @@ def speed() -> None:
         f"{PAIRS} pairs: {4096 / min(took):.0f} requests/s, {100 * min(cues) / min(took):.0f} % of the time "
         f"for their cues; one alone {1000 * min(alone):.1f} ms"
     )
-    places = stream(1, "memory/places").random((PAIRS + 4096, len(full.pairs[0]) - 7)).astype(np.float32)
+    places = stream(1, "memory/places").random((PAIRS + 4096, len(NUMBERS))).astype(np.float32)
     search = NearestNeighbors(n_neighbors=memory.NEIGHBOURS, algorithm="brute", n_jobs=1).fit(places[:PAIRS])
     took = [_seconds(lambda: search.kneighbors(places[PAIRS:])) for _ in range(ROUNDS)]
     print(f"scikit-learn's search alone, brute force: {4096 / min(took):.0f} requests/s")
 
 
 def _seconds(do: Callable[[], Any]) -> float:
-    started = time.perf_counter()
+    started = time.process_time()
     do()
-    return time.perf_counter() - started
+    return time.process_time() - started
 
 
 def main() -> None:

@@ -17,9 +17,11 @@ from typing import Any, ClassVar
 from driftkit import registry
 from driftkit.errors import StateError, UsageError
 from driftkit.estimation import memory
-from driftkit.estimation.base import Estimate, Estimator, build, estimate_many
+from driftkit.estimation.base import Estimate, Estimator, build, estimate_many, prompt_text
 from driftkit.estimation.memory import Memory
 from driftkit.records.schema import Record
+
+_NO_TEXT = "no completion that is remembered had its prompt"
 
 
 class Knn:
@@ -75,6 +77,8 @@ class Knn:
                 self._warn(f"nothing remembered of prompts counted by {tokenizer}, only by {have}")
                 ratios = [1.0] * len(of)
             else:
+                if not known.knows_text and any(prompt_text(records[p]) is not None for p in of):
+                    self._warn(f"{_NO_TEXT}: what was remembered is far from requests that have one")
                 ratios = known.ratios([records[p] for p in of], [_tokens(estimates[p]) for p in of]).tolist()
             for place, ratio in zip(of, ratios, strict=True):
                 estimates[place] = estimates[place]._replace(memory_ratio=ratio)

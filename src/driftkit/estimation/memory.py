@@ -161,6 +161,11 @@ class Memory:
             found[chunk] = _average(weights, expected[near])
         return np.exp(found).round(6)
 
+    @property
+    def knows_text(self) -> bool:
+        """Whether the prompt of any was there to be looked at."""
+        return bool(self.pairs[:, COLUMNS.index("has text")].any())
+
     def said(self) -> str:
         """What there is, for people."""
         cut = int(self.pairs[:, CUT].sum())
