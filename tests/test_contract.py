@@ -260,12 +260,9 @@ class InputContract(Command):
         first, *_ = said(run(self.args(path)), 1)
         assert first.startswith(f"driftkit {self.name}: {path}:")
 
-    @pytest.mark.parametrize(
-        ("path", "problem"), [("nowhere.jsonl", "no such file or directory"), (".", "is a directory")]
-    )
-    def test_no_such_file(self, path: str, problem: str) -> None:
-        result = run(self.args(path))
-        assert said(result, 1) == [f"driftkit {self.name}: {path}: {problem}"]
+    def test_no_such_file(self) -> None:
+        result = run(self.args("nowhere.jsonl"))
+        assert said(result, 1) == [f"driftkit {self.name}: nowhere.jsonl: no such file or directory"]
         assert result.stdout == b""
 
     def test_closed_standard_input(self) -> None:
@@ -308,6 +305,21 @@ class InputContract(Command):
 
 class FilterContract(InputContract):
     """Commands that take `[FILE]...`."""
+
+    def test_a_folder_is_its_files_by_name(self, data: bytes, output: bytes, tmp_path: Path) -> None:
+        lines = data.splitlines(keepends=True)
+        (tmp_path / "2026-11-02.jsonl").write_bytes(b"".join(lines[3:]))
+        (tmp_path / "2026-11-01.jsonl.gz").write_bytes(gzip.compress(b"".join(lines[:3])))
+        (tmp_path / "notes.txt").write_bytes(b"none of it")
+        if self.name != "report":  # which names a run by its file
+            assert ok(self.args(tmp_path)) == output
+        assert ok(self.args(tmp_path)) == ok(
+            [*self.args(tmp_path / "2026-11-01.jsonl.gz"), tmp_path / "2026-11-02.jsonl"]
+        )
+
+    def test_a_folder_without_records(self, tmp_path: Path) -> None:
+        first, *_ = said(run(self.args(tmp_path)), 2)
+        assert first == f"driftkit {self.name}: {tmp_path}: a folder without *.jsonl or *.jsonl.gz"
 
     def test_a_terminal_is_no_input(self) -> None:
         master, slave = pty.openpty()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 import time
@@ -23,7 +24,7 @@ from driftkit.engines.real_time import RealTime
 from driftkit.engines.warmup import warm_up
 from driftkit.errors import DriftkitError
 from driftkit.policies.fifo import Fifo
-from driftkit.records.completion import job_of
+from driftkit.records.completion import job_of, outcome
 from driftkit.records.job import Job
 from driftkit.testing import check_engine
 from faulty_server import MODEL
@@ -687,6 +688,24 @@ def test_cancelling_ends_each_once_and_what_was_held_back_too() -> None:
     assert engine.held_back == 2
     assert [one.dispatched_s is None for one in jobs] == [False, True, True]
     engine.close()
+
+
+def test_of_what_was_cancelled_it_is_known_how_much_had_come(tmp_path: Path) -> None:
+    with faulty(tmp_path) as server:
+        engine = Http(Service([Origin.of(server.url)], MODEL))
+        engine.start()
+        one = job_of(row("r", "fault:none,gap=0.1,tokens=1000"), 5)
+        engine.submit(one)
+        until_s = engine.now() + PATIENCE_S
+        while one.first_token_s is None and engine.now() < until_s:
+            engine.advance(engine.now() + 0.05)
+        engine.advance(engine.now() + 0.35)
+        engine.cancel("enough")
+        assert engine.advance(math.inf) == [one]
+        engine.close()
+    record = outcome(one)
+    assert 2 <= record["received_output_tokens"] < 900
+    assert "actual_output_tokens" not in record
 
 
 @pytest.mark.parametrize("idle_s", [0.0, 60.0])

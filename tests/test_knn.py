@@ -6,14 +6,13 @@ import json
 import math
 import re
 import shutil
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from cli import Record, changed, jsonl, ok, records, run, said, start, without
+from cli import Record, changed, jsonl, ok, records, run, said, without
 from driftkit import rng
 from driftkit.errors import StateError
 from driftkit.estimation import memory
@@ -402,6 +401,30 @@ def test_without_text(tmp_path: Path) -> None:
     assert 26 <= report < 40
 
 
+def test_in_flight_when_a_run_ended_was_going_to_be_longer(tmp_path: Path) -> None:
+    """Ten stories of which 600 tokens had come count as cut; what had not begun, or failed, not at all."""
+    rows = [completion(number) for number in range(60)]
+    for row in rows[20:40:2]:
+        row.update(status="cancelled", received_output_tokens=600, actual_output_tokens=None)
+    rows[41].update(status="cancelled", actual_output_tokens=None)
+    rows[43].update(status="error")
+    warning, line = said(run(fit(tmp_path / "s"), jsonl(rows)), 0)
+    assert "2 completions without an answer or an estimate are left out" in warning
+    assert line == "remembered: 58 errors of table/builtin/qwen1.5-1.8b, 10 of outputs that were cut"
+    assert estimates(tmp_path / "s", [request(0)])[0]["est_output_tokens"] > 550
+
+
+def test_prompts_that_were_redacted_are_said_to_be_missing(tmp_path: Path) -> None:
+    rows = [without(completion(number), "prompt") for number in range(60)]
+    lines = said(run(fit(tmp_path / "s"), jsonl(rows)), 0)
+    assert "60 of 60 completions of run run have no prompt: was it this table?" in lines[0]
+    result = run(estimate(tmp_path / "s"), jsonl([request(0)]))
+    assert "no completion that is remembered had its prompt" in said(result, 0)[0]
+    messages = [{"role": "user", "content": 5}]
+    result = run(fit(tmp_path / "t"), jsonl([changed(rows[0], messages=messages)]))
+    assert "<stdin>:1: messages: expected objects with a text content" in said(result, 1)[0]
+
+
 @pytest.mark.parametrize(
     ("rows", "says"),
     [
@@ -494,16 +517,15 @@ def test_max_age_is_kept_until_another_is_given(tmp_path: Path) -> None:
 
 
 def test_one_writer_at_a_time(learned: Path, tmp_path: Path) -> None:
+    from driftkit.calibration.state import StateFolder
+
     state = tmp_path / "state"
     shutil.copytree(learned, state)
-    first = start([str(one) for one in fit(state)])
-    assert first.stdin is not None
-    deadline = time.monotonic() + 30
-    while "another driftkit is writing this state" not in (
-        said_now := run(fit(state), jsonl([completion(0, run_id=f"try {time.monotonic()}")])).stderr.decode()
-    ):
-        assert time.monotonic() < deadline, said_now
-    first.stdin.write(jsonl(completion(n, run_id="first") for n in range(20)))
-    _, told = first.communicate(timeout=60)
-    assert first.returncode == 0, told
-    assert estimates(state, [request(0)])[0]["est_output_tokens"] > 500
+    before = (state / FILE).read_bytes()
+    more = jsonl(completion(n, run_id="more") for n in range(20))
+    with StateFolder(str(state)).writing():
+        assert "another driftkit is writing this state" in said(run(fit(state), more), 1)[0]
+        assert estimates(state, [request(0)])[0]["est_output_tokens"] > 500  # readers do not wait
+    assert (state / FILE).read_bytes() == before
+    (line,) = said(run(fit(state), more), 0)
+    assert line.startswith("remembered: 140 errors")

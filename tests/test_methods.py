@@ -450,6 +450,21 @@ def test_the_history_backs_off_from_tenant_to_category_to_all() -> None:
     assert mixed.interval_tokens == pytest.approx((100, 400), rel=0.02)
 
 
+def test_the_history_counts_what_was_in_flight_as_cut() -> None:
+    """Lognormal(300, 0.4), each cut off by the end of its run at anything up to 600 tokens."""
+    ends = rng.stream(0, "ends").integers(1, 600, 20_000).tolist()
+    whole = [completed(n) for n in lengths("history", 20_000)]
+    short = [
+        completed(0, status="cancelled", received_output_tokens=end)
+        if end < record["actual_output_tokens"]
+        else record
+        for record, end in zip(whole, ends, strict=True)
+    ]
+    asked = {"tenant": "t", "category": "c"}
+    assert learned(short).estimate(asked).base_tokens == pytest.approx(300, rel=0.03)
+    assert learned(r for r in short if r["status"] == "ok").estimate(asked).base_tokens < 0.9 * 300
+
+
 def test_the_history_finds_the_truth_behind_cuts_and_never_exceeds_a_cap() -> None:
     """Lognormal(300, 0.4), half of the requests cut at 250: 20,000 outputs, standard errors under 1 %."""
     outcomes = [ended(completed(n, max_tokens=250 if place % 2 else 5000), n)

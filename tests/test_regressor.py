@@ -146,6 +146,28 @@ def test_what_was_cut_does_not_bias_the_estimate() -> None:
     assert abs(np.mean(bias[~reports])) < 0.1
 
 
+def test_what_was_in_flight_does_not_bias_the_estimate() -> None:
+    """Of longer outputs more are still coming when a run is ended, and are recorded as cancelled."""
+    seen = completions(1500, 50)
+    left = stream(0, "the run's end").exponential(600.0, len(seen))  # tokens until then
+    for record, tokens in zip(seen, left.tolist(), strict=True):
+        if record["actual_output_tokens"] > tokens:
+            record.update(status="cancelled", received_output_tokens=max(1, int(tokens)))
+            del record["actual_output_tokens"]
+    learned = fit(seen)
+    assert 0.2 < learned.training.censored / 1500 < 0.5
+    asked = completions(1500, 51)
+    truth = np.array([record["median"] for record in asked])
+    whole_alone = fit([record for record in seen if "status" not in record]).regressor
+    bias, biased = (
+        np.log(regressor.predict(asked).median / truth) for regressor in (learned.regressor, whole_alone)
+    )
+    reports = truth == 700
+    assert np.mean(biased[reports]) < -0.15
+    assert abs(np.mean(bias[reports])) < 0.08
+    assert abs(np.mean(bias[~reports])) < 0.05
+
+
 def test_deviation_and_quantiles_of_cut_values_are_those_of_the_whole() -> None:
     uniforms = stream(0, "cut").random((20_000, 2))
     values = np.sqrt(-2 * np.log(1 - uniforms[:, 0])) * np.cos(2 * np.pi * uniforms[:, 1])
@@ -194,7 +216,11 @@ def test_one_prompt_for_all_is_no_obstacle() -> None:
         ([{**record, "status": "error"} for record in completions(50)], "no completions"),
         (completions(19), "19 completions that were not cut: the regressor needs at least 20"),
         ([{**record, "finish_reason": "length"} for record in completions(50)], "all 50 outputs were cut"),
-        ([{**record, "status": "timeout"} for record in completions(50)], "all 50 outputs were cut"),
+        (
+            [{**record, "status": "cancelled", "received_output_tokens": 9} for record in completions(50)],
+            "all 50 outputs were cut",
+        ),
+        ([{**record, "status": "cancelled"} for record in completions(50)], "no completions"),
     ],
 )
 def test_too_little_to_learn_from_is_refused(records: list[dict[str, Any]], said: str) -> None:

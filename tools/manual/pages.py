@@ -93,7 +93,8 @@ def _subcommand(command: Command, commands: list[Command]) -> list[str]:
     lines += [".Sh DESCRIPTION", *block([*command.description, *rest])]
     if command.files:
         lines += [".Pp", "Reads each", ".Ar file", "in turn, unpacked where it is gzipped;"]
-        lines += [".Ql -", "or no file is standard input."]
+        lines += [".Ql -", "or no file is standard input, and a folder what it has of"]
+        lines += [".Pa *.jsonl", "and", ".Pa *.jsonl.gz ,", "in the order of their names."]
     lines += _options(command)
     for option in command.options:
         if option.name in surface.TABLES:

@@ -13,19 +13,26 @@ from driftkit.estimation import memory
 from driftkit.estimation.base import Estimator, build, estimate_many, prompt_text, unremembered_tokens
 from driftkit.estimation.knn import Knn, base_of, identity
 from driftkit.estimation.memory import CUT, Memory, Of, Seen
+from driftkit.estimation.observed import CUT_SHORT, FIELDS, observed
 from driftkit.records.schema import Record, checker
 
 CHECKED = 100  # completions of a run whose estimates are made again
 
-check_remembered = checker(
+_check = checker(
     ("id", "finished_s", "prompt_tokens", "est_output_tokens", "est_model"),
     (
         *("run_id", "offered_s", "tenant", "tier", "category", "prompt", "messages", "max_tokens", "turn"),
-        *("status", "finish_reason", "served_model", "actual_output_tokens", "actual_output_words"),
+        *(*FIELDS, "served_model", "actual_output_words"),
         *("est_base_tokens", "est_bias_ratio", "est_safety_ratio", "est_input_ratio", "est_memory_ratio"),
         "est_tokenizer",
     ),
 )
+
+
+def check_remembered(record: Record) -> None:
+    """FieldError for a completion that cannot be used."""
+    _check(record)
+    prompt_text(record)
 
 
 def remember(
@@ -74,7 +81,8 @@ def _learned(
     of = Of(*key)
     base = base_of(of.base)
     base_is = identity(base, folder.path, of.served_model)
-    _check_base(build(base, folder.path, of.served_model, lambda text: None), of, folder, runs)
+    made = build(base, folder.path, of.served_model, lambda text: None)
+    _check_base(made, of, folder, runs, warn)
     known = memory.read(folder.path, of)
     if known is not None and known.base_is != base_is:
         warn(
@@ -101,31 +109,35 @@ def _learned(
     return known
 
 
-def _check_base(base: Estimator, of: Of, folder: StateFolder, runs: dict[str, list[Seen]]) -> None:
+def _check_base(
+    base: Estimator, of: Of, folder: StateFolder, runs: dict[str, list[Seen]], warn: Callable[[str], None]
+) -> None:
     """DriftkitError when it was not this base that has estimated: one of the name that was fitted otherwise.
 
-    The last CHECKED of each run are estimated again, where nothing that the base looks at was left out.
+    The last CHECKED of each run are estimated again. Without its prompt one may differ for that alone.
     """
     for run, seen in runs.items():
-        records = [
-            one.record
-            for one in seen
-            if one.record.get("est_base_tokens") is not None
-            and prompt_text(one.record) is not None
-            and all(one.record.get(field) is not None for field in base.reads)
-        ][-CHECKED:]
-        again = estimate_many(base, records)
-        others = sum(
-            abs(estimate.base_tokens - record["est_base_tokens"]) > 1 + 0.01 * record["est_base_tokens"]
-            for estimate, record in zip(again, records, strict=True)
-        )
-        if others:
+        records = [one.record for one in seen[-CHECKED:] if _can_be_asked(base, one.record)]
+        others = [
+            record
+            for record, estimate in zip(records, estimate_many(base, records), strict=True)
+            if abs(estimate.base_tokens - record["est_base_tokens"]) > 1 + 0.01 * record["est_base_tokens"]
+        ]
+        with_prompt = sum(prompt_text(record) is not None for record in others)
+        which = f"completions of run {run or 'without a name'}"
+        if with_prompt:
             raise DriftkitError(
-                f"{others} of {len(records)} completions of run {run or 'without a name'} were estimated by "
-                f"another {of.base} than the one in {folder.path}",
-                hint=f"was it fitted since? remember completions that `estimate --model {of.base}` with "
-                "this --state, or none, has estimated",
+                f"{with_prompt} of {len(records)} {which} were estimated by another {of.base} than the one "
+                f"in {folder.path}",
+                hint=f"was it fitted since? remember what `estimate --model {of.base}` estimates from now on",
             )
+        if others:
+            warn(f"{len(others)} of {len(records)} {which} have no prompt: was it this {of.base}?")
+
+
+def _can_be_asked(base: Estimator, record: Record) -> bool:
+    fields = ("est_base_tokens", *base.reads)
+    return all(record.get(field) is not None for field in fields)
 
 
 def _below(record: Record) -> Key:
@@ -136,9 +148,11 @@ def _below(record: Record) -> Key:
 
 def _seen(record: Record) -> Seen | None:
     """None for what says nothing: no answer, or nothing estimated."""
-    length, estimate = observed_output(record), unremembered_tokens(record)
-    status = record.get("status") or "ok"
-    stopped = status in ("timeout", "cancelled")
-    if not length or estimate <= 0 or not (stopped or status == "ok"):
+    seen, estimate = observed(record), unremembered_tokens(record)
+    if seen is None or estimate <= 0:
         return None
-    return Seen(record, max(1.0, estimate), length, stopped or was_cut(record))
+    if record.get("status") in CUT_SHORT:  # in tokens, whatever the estimate counts
+        words = record.get("est_tokenizer") == "whitespace"
+        return Seen(record, max(1.0, estimate), seen.tokens, cut=True) if not words else None
+    length = observed_output(record)
+    return Seen(record, max(1.0, estimate), length, was_cut(record)) if length else None

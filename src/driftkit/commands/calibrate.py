@@ -48,12 +48,13 @@ HELD = {
     "With --fit regressor a scikit-learn model learns the lengths of outputs from prompts and what else is "
     "known of a request, and replaces the one in --state. Its scores, out of fold, go to standard error: "
     "Kendall's tau, the mean absolute error beside that of a constant, and how many outputs lie between P10 "
-    "and P90. Outputs that were cut enter with what they would have been expected to be.\n\n"
+    "and P90. Outputs that were cut enter with what they would have been expected to be, and so do those "
+    "that were in flight when a run was ended (cancelled).\n\n"
     "With --fit knn the errors of the estimates are remembered, of the latest 10,000 completions of each "
     "estimator, with what the requests were like but without their text. Runs are added, each once; the "
-    "clock of a run goes on from the end of the one before it. Outputs that were cut enter with what they "
-    "would have been expected to be. Completions estimated by --model knn teach it too: what counts is the "
-    "error of its base.\n\n"
+    "clock of a run goes on from the end of the one before it. Outputs that were cut or in flight enter as "
+    "with the regressor. Completions estimated by --model knn teach it too: what counts is the error of its "
+    "base.\n\n"
     "With --drift each tenant is watched: what came against what was estimated (the residual), by its "
     "level or its distribution, and inputs, which are the mix of categories, prompt_tokens, and the "
     "estimate without its correction. An alarm is a record of kind alarm after the completion that raised "
@@ -313,7 +314,7 @@ def _fit_history(
             for _ in reader.records("completion", learn, lambda record: None):
                 pass
         if left_out:
-            outcome.warn(f"{left_out} completions that did not end well are left out")
+            outcome.warn(f"{left_out} completions that say nothing of their length are left out")
         known = {name: history for name, history in histories.items() if history.completions}
         if not known:
             raise DriftkitError("no completions that ended well: nothing to fit")

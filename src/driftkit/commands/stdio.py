@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
+from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, TypeVar, cast
 
 import click
@@ -20,6 +21,7 @@ if TYPE_CHECKING:  # imported when a command runs, not when its help is shown
 F = TypeVar("F", bound=Callable[..., Any])
 
 SOME_FAILED = 3
+IN_A_FOLDER = (".jsonl", ".jsonl.gz")
 
 
 class Outcome:
@@ -50,7 +52,26 @@ class Outcome:
 
 def filter_options(function: F) -> F:
     """The arguments of every command that reads records: files, and what a bad line does."""
-    return click.argument("files", nargs=-1, type=click.Path(), metavar="[FILE]...")(error_options(function))
+    files = click.argument(
+        "files", nargs=-1, type=click.Path(), metavar="[FILE]...", callback=_with_folders_listed
+    )
+    return files(error_options(function))
+
+
+def _with_folders_listed(
+    ctx: click.Context, param: click.Parameter, paths: tuple[str, ...]
+) -> tuple[str, ...]:
+    """The paths, a folder being what it holds: nightly files, which are named by their days."""
+    listed: list[str] = []
+    for path in paths:
+        if not Path(path).is_dir():
+            listed.append(path)
+            continue
+        inside = [str(file) for file in sorted(Path(path).iterdir()) if file.name.endswith(IN_A_FOLDER)]
+        if not inside:
+            raise click.UsageError(f"{path}: a folder without *.jsonl or *.jsonl.gz", ctx)
+        listed += inside
+    return tuple(listed)
 
 
 def error_options(function: F) -> F:

@@ -216,6 +216,7 @@ class Vllm(RealTime):
                 if job.first_token_s is None:
                     job.first_token_s = self.now()
                 job.output_tokens += len(part.token_ids)
+                job.received_tokens = job.output_tokens
             pieces.append(part.text)
             metrics = output.metrics
             if job.started_s is None and metrics.scheduled_ts:

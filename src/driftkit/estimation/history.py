@@ -16,6 +16,7 @@ from typing import Any, ClassVar
 from urllib.parse import quote
 
 from driftkit.errors import StateError
+from driftkit.estimation import observed
 from driftkit.estimation.base import Estimate
 from driftkit.estimation.survival import Curve, Lengths
 from driftkit.records.document import ANEW, digest, read, write
@@ -25,9 +26,7 @@ VERSION = 1
 _KIND = "driftkit-history"
 LEVELS = (0.1, 0.5, 0.9)
 
-check_completion = checker(
-    (), ("tenant", "category", "served_model", "status", "finish_reason", "actual_output_tokens")
-)
+check_completion = checker((), ("tenant", "category", "served_model", *observed.FIELDS))
 
 Group = tuple[str, ...]  # (), (category,) or (category, tenant)
 
@@ -49,12 +48,12 @@ class History:
         return self._lengths[()].count if () in self._lengths else 0
 
     def learn(self, record: Record) -> bool:
-        """Count a completion, if it was served and says how long it is."""
-        tokens = record.get("actual_output_tokens")
-        if not tokens or record.get("status", "ok") != "ok":
+        """Count a completion, if it says how long it is, or was at least."""
+        seen = observed.observed(record)
+        if seen is None:
             return False
         for group in _groups(record):
-            self._lengths.setdefault(group, Lengths()).add(tokens, record.get("finish_reason") == "length")
+            self._lengths.setdefault(group, Lengths()).add(*seen)
         self._curves.clear()
         self._quantiles.clear()
         return True

@@ -103,15 +103,16 @@ class Memory:
 
     def learn(self, run: str, seen: Sequence[Seen]) -> None:
         """Take in the completions of a run, in the order in which they ended; `settle` after the last."""
+        if run:
+            self.runs[run] = self.runs.get(run, 0) + len(seen)
+        seen = seen[-PAIRS:]
         rows = np.empty((len(seen), len(COLUMNS)))
         rows[:, AT] = [self.clock_s + one.record["finished_s"] for one in seen]
         errors = np.log([one.length / one.estimate for one in seen])
         rows[:, ERROR] = rows[:, EXPECTED] = np.clip(errors, -WIDEST, WIDEST)
         rows[:, CUT] = [one.cut for one in seen]
         rows[:, _ASKED] = _asked([one.record for one in seen], [one.estimate for one in seen])
-        self.clock_s = max(self.clock_s, float(rows[:, AT].max()))
-        if run:
-            self.runs[run] = self.runs.get(run, 0) + len(seen)
+        self.clock_s = float(rows[:, AT].max())
         self.pairs = np.concatenate([self.pairs, rows])
         self._space = None
 

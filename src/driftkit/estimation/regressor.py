@@ -14,7 +14,7 @@ Quantiles are conformal: the residuals of predictions made out of fold, each div
 give three margins for everything, shrunk per served model and per tenant of it towards those of the whole. A
 normal distribution is assumed nowhere but for what was cut.
 
-Censored outputs (cut at `max_tokens`, or stopped by the client or a timeout) enter the fit with their
+Censored outputs (cut at `max_tokens`, or in flight when the run ended) enter the fit with their
 expectation above the cut under the out-of-fold prediction, refitted until it settles (EM for a Tobit model),
 and the margins by the product-limit estimate (censoring.py).
 """
@@ -40,6 +40,7 @@ from sklearn.pipeline import FeatureUnion, Pipeline
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
 from driftkit.errors import DriftkitError
+from driftkit.estimation import observed
 from driftkit.estimation.base import prompt_text
 from driftkit.estimation.censoring import Bools, Floats, above, moments, quantiles
 from driftkit.estimation.features import LABELS, NUMBERS, TEXT, table
@@ -80,7 +81,7 @@ check_observed = checker(
     ("id", "prompt_tokens"),
     (
         *("category", "tenant", "tier", "served_model", "max_tokens", "turn", "prompt", "messages"),
-        *("actual_output_tokens", "finish_reason", "status", "finished_s", "run_id"),
+        *(*observed.FIELDS, "finished_s", "run_id"),
     ),
 )
 
@@ -167,10 +168,11 @@ def fit(records: Sequence[Record], *, embed: Embed | None = None, progress: Prog
 
     Records without an output, or that failed, are passed over.
     """
-    records = [record for record in records if _is_observed(record)]
-    cut = np.array([_is_cut(record) for record in records], bool)
+    found = [(record, seen) for record in records if (seen := observed.observed(record)) is not None]
+    records = [record for record, _ in found]
+    cut = np.array([seen.cut for _, seen in found], bool)
     _require(len(records), int(cut.sum()))
-    logs = np.log(np.array([record["actual_output_tokens"] for record in records], float))
+    logs = np.log(np.array([seen.tokens for _, seen in found], float))
     folds = _folds(records, 2 if len(records) > MANY else FOLDS)
     done = _counter(progress, len(np.unique(folds)) + 2)
     rows = table(records, embed)
@@ -212,15 +214,6 @@ def fit(records: Sequence[Record], *, embed: Embed | None = None, progress: Prog
     pipeline = Pipeline([*features.steps, ("length", last)])
     scores = _scores(logs, cut, folds, scale, predicted, _spread(log_spread, typical), residuals, groups)
     return Fit(Regressor(pipeline, scales, margins, limits, embed), scores, _training(records, cut))
-
-
-def _is_observed(record: Record) -> bool:
-    ended = record.get("status") in (None, "ok", "timeout", "cancelled")
-    return ended and (record.get("actual_output_tokens") or 0) > 0
-
-
-def _is_cut(record: Record) -> bool:
-    return record.get("finish_reason") == "length" or record.get("status") in ("timeout", "cancelled")
 
 
 def _training(records: Sequence[Record], cut: Bools) -> Training:

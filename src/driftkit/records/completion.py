@@ -95,6 +95,8 @@ def outcome(job: Job) -> Record:
         words = job.output_words if job.output_words is not None else _words(job)
         if words is not None:
             record["actual_output_words"] = words
+    if not served and job.received_tokens:
+        record["received_output_tokens"] = job.received_tokens
     if job.output_text is not None:
         record["output_text"] = job.output_text
     if job.dispatched_s is not None:

@@ -13,7 +13,8 @@ class Job:
 
     `order` is the place in the order of arrival, `priority` an integer in vLLM's sense (lower first),
     `output_tokens` the length the engine is to produce (simulator, replay) and then what it produced;
-    `counted` is false where nobody counted that. None is what the engine does not tell.
+    `counted` is false where nobody counted that. `received_tokens` had come of an output that was cut short
+    on this side, at least. None is what the engine does not tell.
     """
 
     record: Record
@@ -37,6 +38,7 @@ class Job:
     batch_id: int | None = None
     batch_requests: int | None = None
     counted: bool = True
+    received_tokens: int | None = None
     output_words: int | None = None
     output_text: str | None = None
     client_lag_s: float | None = None

@@ -171,6 +171,9 @@ _FIELDS = (
     Field("error", "string", "run", "why it failed"),
     Field("finish_reason", "string", "run", "stop, or length when cut at max_tokens or the model's limit"),
     _tokens("actual_output_tokens", "run", "output tokens produced"),
+    _tokens(
+        "received_output_tokens", "run", "of an output that did not come whole: tokens that came, at least"
+    ),
     _tokens("actual_output_words", "run", "whitespace words produced, where the engine can count them"),
     _seconds("offered_s", "run", "when it was due on the run's clock; every latency counts from it"),
     _seconds("dispatched_s", "run", "when driftkit handed it to the engine"),

@@ -25,11 +25,11 @@ class Answer:
         "finish_reason",
         "output_tokens",
         "pieces",
-        "started",
+        "received",
     )
 
     def __init__(self) -> None:
-        self.started = False  # a token was there
+        self.received = 0  # events with a token, or several
         self.done = False
         self.finish_reason: str | None = None
         self.output_tokens: int | None = None
@@ -64,17 +64,22 @@ class Answer:
         """A response that did not stream."""
         self.take(body)
         self.done = True
-        self.started = False  # who knows when
+        self.received = 0  # who knows when
+
+    @property
+    def started(self) -> bool:
+        """Whether a token was there."""
+        return self.received > 0
 
     def _choice(self, choice: dict[str, Any]) -> None:
         text: Any = choice.get("text")
         if text is None:
             delta = choice.get("delta") or choice.get("message")
             if type(delta) is dict:
-                self.started |= any(delta.get(name) for name in DELTAS)
+                self.received += any(delta.get(name) for name in DELTAS)
                 text = delta.get("content")
         elif text or choice.get("finish_reason") is None:
-            self.started = True  # a token may be part of a character, and show nothing yet
+            self.received += 1  # a token may be part of a character, and show nothing yet
         if type(text) is str:
             self.pieces.append(text)
         if type(reason := choice.get("finish_reason")) is str:

@@ -171,6 +171,7 @@ class Call:
 
     def leave(self) -> None:
         """Give up: the server sees its client go."""
+        self.job.received_tokens = self._answer.received
         if self.waiting is not None:
             self.waiting.cancel()
         elif self._connection is not None:
@@ -258,6 +259,7 @@ class Call:
             job.finish_reason = told(answer.finish_reason, secret)
         job.counted = answer.output_tokens is not None
         job.output_tokens = answer.output_tokens or 0
+        job.received_tokens = answer.received
         job.cached_tokens = answer.cached_tokens
         text = "".join(answer.pieces)
         job.output_words = len(text.split())

@@ -28,7 +28,7 @@ from driftkit.records.job import Job
 INSTANTS = ("dispatched_s", "first_token_s", "finished_s")
 FACTS = (
     *("client_lag_s", "output_tokens", "counted", "output_words", "output_text", "finish_reason"),
-    *("cached_tokens", "retries", "replica"),
+    *("received_tokens", "cached_tokens", "retries", "replica"),
 )
 
 Ending = tuple[int, str, str | None, list[float | None], list[Any]]
