@@ -26,6 +26,7 @@ TABLES: dict[str, dict[str, str]] = {
         "prompt-length": "driftkit.estimation.prompt_length:PromptLength",
         "history": "driftkit.estimation.history:History",
         "regressor": "driftkit.estimation.regression:Regression",
+        "knn": "driftkit.estimation.knn:Knn",
         "oracle": "driftkit.estimation.oracle:Oracle",
     },
     "traces": {

@@ -16,6 +16,8 @@ from driftkit.commands.stdio import Outcome, filter_options, output_options, rea
 from driftkit.registry import load, names
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from driftkit.engines.sim.fit import Error, Fit, Observed, Run
     from driftkit.engines.sim.simulation import Setup
     from driftkit.records.schema import Record
@@ -48,6 +50,11 @@ HELD = {
     "Kendall's tau, the mean absolute error beside that of a constant, and how many outputs lie between P10 "
     "and P90. Outputs that were cut enter with what they would have been expected to be, and so do those "
     "that were in flight when a run was ended (cancelled).\n\n"
+    "With --fit knn the errors of the estimates are remembered, of the latest 10,000 completions of each "
+    "estimator, with what the requests were like but without their text. Runs are added, each once; the "
+    "clock of a run goes on from the end of the one before it. Outputs that were cut or in flight enter as "
+    "with the regressor. Completions estimated by --model knn teach it too: what counts is the error of its "
+    "base.\n\n"
     "With --drift each tenant is watched: what came against what was estimated (the residual), by its "
     "level or its distribution, and inputs, which are the mix of categories, prompt_tokens, and the "
     "estimate without its correction. An alarm is a record of kind alarm after the completion that raised "
@@ -87,12 +94,20 @@ HELD = {
 @click.option(
     "--fit",
     "fitting",
-    type=click.Choice(["engine", "history", "regressor"]),
+    type=click.Choice(["engine", "history", "regressor", "knn"]),
     help="Fit to completions what is named: engine, the simulator's constants, written as a profile; "
-    "history, the lengths that estimate --model history goes by, and regressor, what --model regressor "
-    "predicts lengths with, both kept in the --state.",
+    "history, the lengths that estimate --model history goes by, regressor, what --model regressor "
+    "predicts lengths with, and knn, the errors that --model knn corrects by; the last three are kept in the "
+    "--state.",
 )
 @click.option("--embed", is_flag=True, help="With --fit regressor: embed prompts too (driftkit[embed]).")
+@click.option(
+    "--max-age",
+    type=click.FloatRange(0, min_open=True),
+    metavar="SECONDS",
+    help="With --fit knn: forget errors older than this on the run's clock.  "
+    "[default: the state's, or never]",
+)
 @click.option("--drift", is_flag=True, help="Look out for drift; every option below of it includes this.")
 @click.option(
     "--detector",
@@ -132,6 +147,7 @@ def command(
     fail_on_drift: bool,
     fitting: str | None,
     embed: bool,
+    max_age: float | None,
     on_error: str,
     rejects: str | None,
     unbuffered: bool,
@@ -150,12 +166,17 @@ def command(
     from driftkit.records.io import Writer, records_beside
 
     outcome = Outcome("calibrate")
+    if max_age is not None and fitting != "knn":
+        raise click.UsageError("--max-age goes with --fit knn", click.get_current_context())
     if fitting == "history":
         _refuse({*LEARNING, *DRIFT, *simulator} - {"state"}, "--fit history")
         return _fit_history(outcome, state, files, on_error, rejects)
     if fitting == "regressor":
         _refuse({*LEARNING, *DRIFT, *simulator} - {"state"}, "--fit regressor")
         return _fit_regressor(outcome, state, embed, files, on_error, rejects)
+    if fitting == "knn":
+        _refuse({*LEARNING, *DRIFT, *simulator, "embed"} - {"state"}, "--fit knn")
+        return _fit_knn(outcome, state, max_age, files, on_error, rejects)
     if embed:
         raise click.UsageError("--embed goes with --fit regressor", click.get_current_context())
     if fitting is not None:
@@ -304,7 +325,14 @@ def _fit_history(
                     f"{path}: learned of the history before this one, and goes on from there; "
                     "move it away to start anew"
                 )
+        _warn_of_memories(outcome, folder.path, History.name)
     return outcome.status
+
+
+def _warn_of_memories(outcome: Outcome, folder: Path, fitted: str) -> None:
+    """Of errors that an estimator made before it was fitted anew, which estimate refuses."""
+    for path in sorted(folder.glob(f"memory.{fitted}.*.json")):
+        outcome.warn(f"{path}: remembers the errors of the {fitted} before this one: of no use from now on")
 
 
 def _fit_regressor(
@@ -357,6 +385,36 @@ def _fit_regressor(
                 f"{path}: learned of the regressor before this one, and goes on from there; "
                 "move it away to start anew"
             )
+        _warn_of_memories(outcome, folder.path, "regressor")
+    return outcome.status
+
+
+def _fit_knn(
+    outcome: Outcome,
+    state: str | None,
+    max_age: float | None,
+    files: tuple[str, ...],
+    on_error: str,
+    rejects: str | None,
+) -> int:
+    from driftkit.calibration.remembering import check_remembered, remember
+    from driftkit.calibration.state import StateFolder
+
+    if state is None:
+        raise click.UsageError("--fit knn needs --state", click.get_current_context())
+
+    def checked(record: Record) -> Record:
+        check_remembered(record)
+        return record
+
+    folder = StateFolder(state)
+    with folder.writing():
+        with reading(outcome, files, on_error, rejects) as reader:
+            found = [
+                one for one in reader.records("completion", checked, lambda other: None) if one is not None
+            ]
+        for memory in remember(found, folder, max_age, outcome.warn_once):
+            click.echo(memory.said(), err=True)
     return outcome.status
 
 
