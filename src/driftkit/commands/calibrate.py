@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Iterable
 from contextlib import ExitStack, nullcontext
 from typing import TYPE_CHECKING, Any
@@ -10,26 +9,19 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from driftkit.commands.configuration import Lines, given
+from driftkit.commands.fit_engine import fit_engine, given_beside
+from driftkit.commands.fit_lengths import fit_history, fit_knn, fit_regressor
 from driftkit.commands.keeping import Keeper
 from driftkit.commands.simulator import setup_of, simulator_options
 from driftkit.commands.stdio import Outcome, filter_options, output_options, reading, stdout
 from driftkit.registry import load, names
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
-    from driftkit.engines.sim.fit import Error, Fit, Observed, Run
-    from driftkit.engines.sim.simulation import Setup
     from driftkit.records.schema import Record
 
 DRIFT_FOUND = 5
 DRIFT = ("drift", "detectors", "alarms", "on_drift", "fail_on_drift")
 LEARNING = ("method", "state", "sort_input", "live", "unbuffered", "redact_prompt")
-#: options of the simulator whose values are in a profile
-HELD = {
-    *("gpu", "served_model", "profile"),
-    *("max_num_batched_tokens", "max_num_seqs", "max_model_len", "async_scheduling"),
-}
 
 
 @click.command(
@@ -169,20 +161,19 @@ def command(
     if max_age is not None and fitting != "knn":
         raise click.UsageError("--max-age goes with --fit knn", click.get_current_context())
     if fitting == "history":
-        _refuse({*LEARNING, *DRIFT, *simulator} - {"state"}, "--fit history")
-        return _fit_history(outcome, state, files, on_error, rejects)
+        _refuse({*LEARNING, *DRIFT, *simulator, "embed"} - {"state"}, "--fit history")
+        return fit_history(outcome, state, files, on_error, rejects)
     if fitting == "regressor":
         _refuse({*LEARNING, *DRIFT, *simulator} - {"state"}, "--fit regressor")
-        return _fit_regressor(outcome, state, embed, files, on_error, rejects)
+        return fit_regressor(outcome, state, embed, files, on_error, rejects)
     if fitting == "knn":
         _refuse({*LEARNING, *DRIFT, *simulator, "embed"} - {"state"}, "--fit knn")
-        return _fit_knn(outcome, state, max_age, files, on_error, rejects)
+        return fit_knn(outcome, state, max_age, files, on_error, rejects)
     if embed:
         raise click.UsageError("--embed goes with --fit regressor", click.get_current_context())
-    if fitting is not None:
+    if fitting == "engine":
         _refuse((*LEARNING, *DRIFT, "power_cap"), "--fit engine")
-        beside = _beside(simulator)
-        return _fit_engine(outcome, setup_of(simulator), beside, files, on_error, rejects)
+        return fit_engine(outcome, setup_of(simulator), given_beside(simulator), files, on_error, rejects)
     for option in simulator:
         if given(option):
             raise click.UsageError(f"{_option(option)} goes with --fit engine", click.get_current_context())
@@ -287,236 +278,3 @@ def _refuse(parameters: Iterable[str], fitting: str) -> None:
         if given(parameter):
             text = f"{_option(parameter)}: nothing to do with {fitting}"
             raise click.UsageError(text, click.get_current_context())
-
-
-def _fit_history(
-    outcome: Outcome, state: str | None, files: tuple[str, ...], on_error: str, rejects: str | None
-) -> int:
-    from driftkit.calibration.state import StateFolder
-    from driftkit.errors import DriftkitError
-    from driftkit.estimation.history import History, check_completion
-
-    if state is None:
-        raise click.UsageError("--fit history needs --state", click.get_current_context())
-    histories: dict[str, History] = {}
-
-    left_out = 0
-
-    def learn(record: Record) -> None:
-        nonlocal left_out
-        check_completion(record)
-        served_model = record.get("served_model") or "unknown"
-        left_out += not histories.setdefault(served_model, History()).learn(record)
-
-    folder = StateFolder(state)
-    with folder.writing():
-        with reading(outcome, files, on_error, rejects) as reader:
-            for _ in reader.records("completion", learn, lambda record: None):
-                pass
-        if left_out:
-            outcome.warn(f"{left_out} completions that say nothing of their length are left out")
-        known = {name: history for name, history in histories.items() if history.completions}
-        if not known:
-            raise DriftkitError("no completions that ended well: nothing to fit")
-        for served_model, history in known.items():
-            history.save(folder.path, served_model)
-            for path in folder.of(History.name, served_model):
-                outcome.warn(
-                    f"{path}: learned of the history before this one, and goes on from there; "
-                    "move it away to start anew"
-                )
-        _warn_of_memories(outcome, folder.path, History.name)
-    return outcome.status
-
-
-def _warn_of_memories(outcome: Outcome, folder: Path, fitted: str) -> None:
-    """Of errors that an estimator made before it was fitted anew, which estimate refuses."""
-    for path in sorted(folder.glob(f"memory.{fitted}.*.json")):
-        outcome.warn(f"{path}: remembers the errors of the {fitted} before this one: of no use from now on")
-
-
-def _fit_regressor(
-    outcome: Outcome,
-    state: str | None,
-    embed: bool,
-    files: tuple[str, ...],
-    on_error: str,
-    rejects: str | None,
-) -> int:
-    from threadpoolctl import threadpool_limits
-
-    from driftkit.calibration.state import StateFolder
-    from driftkit.estimation import embeddings, store
-    from driftkit.estimation.regressor import check_observed, fit
-
-    if state is None:
-        raise click.UsageError("--fit regressor needs --state", click.get_current_context())
-    terminal = sys.stderr.isatty()
-
-    def checked(record: Record) -> Record:
-        check_observed(record)
-        return record
-
-    def progress(done: int, steps: int) -> None:
-        if terminal:
-            click.echo(
-                f"\rlearning: {done} of {steps}" + ("\r\x1b[K" if done == steps else ""), nl=False, err=True
-            )
-
-    folder = StateFolder(state)
-    with folder.writing():
-        with reading(outcome, files, on_error, rejects) as reader:
-            found = [
-                one for one in reader.records("completion", checked, lambda other: None) if one is not None
-            ]
-        with threadpool_limits(limits=1):  # on a busy machine BLAS's threads wait for each other, for minutes
-            fitted = fit(found, embed=embeddings.load() if embed else None, progress=progress)
-        store.write(folder.path, fitted)
-        scores, training = fitted.scores, fitted.training
-        click.echo(
-            f"fitted to {training.completions} completions, {training.censored} of them cut; out of fold: "
-            f"tau {scores.tau:.3f}, mean error {scores.mae_tokens:.1f} tokens "
-            f"({scores.constant_mae_tokens:.1f} of a constant), "
-            f"{100 * scores.coverage:.1f} % between P10 and P90",
-            err=True,
-        )
-        for path in sorted(folder.path.glob("regressor.*.*.json")):
-            outcome.warn(
-                f"{path}: learned of the regressor before this one, and goes on from there; "
-                "move it away to start anew"
-            )
-        _warn_of_memories(outcome, folder.path, "regressor")
-    return outcome.status
-
-
-def _fit_knn(
-    outcome: Outcome,
-    state: str | None,
-    max_age: float | None,
-    files: tuple[str, ...],
-    on_error: str,
-    rejects: str | None,
-) -> int:
-    from driftkit.calibration.remembering import check_remembered, remember
-    from driftkit.calibration.state import StateFolder
-
-    if state is None:
-        raise click.UsageError("--fit knn needs --state", click.get_current_context())
-
-    def checked(record: Record) -> Record:
-        check_remembered(record)
-        return record
-
-    folder = StateFolder(state)
-    with folder.writing():
-        with reading(outcome, files, on_error, rejects) as reader:
-            found = [
-                one for one in reader.records("completion", checked, lambda other: None) if one is not None
-            ]
-        for memory in remember(found, folder, max_age, outcome.warn_once):
-            click.echo(memory.said(), err=True)
-    return outcome.status
-
-
-def _fit_engine(
-    outcome: Outcome,
-    start: Setup,
-    beside: list[str],
-    files: tuple[str, ...],
-    on_error: str,
-    rejects: str | None,
-) -> int:
-    from driftkit.engines.sim import fit as fitting
-    from driftkit.errors import DriftkitError, UsageError
-    from driftkit.policies.base import Policy, of_run
-    from driftkit.records.schema import checker
-    from driftkit.records.unique import UniqueIds
-
-    if start.step_time_scale != 1:
-        raise UsageError("--step-time-scale: --fit engine is to find that out")
-    unique = UniqueIds()
-    policies: dict[str, Policy] = {}
-    failed = 0
-
-    def read(record: Record) -> Observed | None:
-        nonlocal failed
-        one = fitting.observed(record)
-        policy = of_run(policies, record)
-        if not policy.static:
-            checker(policy.reads)(record)
-        unique.add(record["id"])
-        failed += one is None
-        return one
-
-    with reading(outcome, files, on_error, rejects) as reader:
-        found = [one for one in reader.records("completion", read, lambda record: None) if one is not None]
-    if failed:
-        outcome.warn(f"{failed} completions that did not end well are left out")
-    if not found:
-        hint = "a log of one's own becomes completions with gen --map" if not failed else None
-        raise DriftkitError("no completions that ended well: nothing to fit", hint=hint)
-    run = fitting.run_of(found, next(iter(policies.values())))
-    before = run.replayed(start)
-    fit = fitting.fit(run, start)
-    after = run.replayed(fit.setup)
-    halves = [
-        (what, fitting.errors(*(side.part(these) for side in (run.latencies, before, after))))
-        for what, these in (("fitted", slice(fit.fitted)), ("held out", slice(fit.judged, None)))
-    ]
-    lines = [*_provenance(run, start, fit), *beside, "", *_table(halves)]
-    for line in lines:
-        click.echo(line, err=True)
-    for name in fit.at_bounds:
-        value = getattr(fit.setup.gpu, name)
-        outcome.warn(f"{name} went to its bound, {value:g}: the engine is not what the profile says it is")
-    if not _closer(halves[1][1]):
-        outcome.warn("held out, the fit is no better than what it started from")
-    stdout().write(fitting.written(*fitting.profile_of(fit.setup), lines).encode())
-    stdout().flush()
-    return outcome.status
-
-
-def _table(halves: list[tuple[str, list[Error]]]) -> list[str]:
-    """The errors for people, on standard error and in the profile's comments."""
-    lines = [f"{'':<9} {'seconds':<11} {'measured':>10} {'before':>10} {'after':>10} {'error %':>8}"]
-    for what, errors in halves:
-        for one in errors:
-            cells = f"{one.measured_s:>10.4g} {one.before_s:>10.4g} {one.after_s:>10.4g} {one.percent:>+8.2f}"
-            lines.append(f"{what:<9} {one.metric:<6} {one.statistic:<4} {cells}")
-    return lines
-
-
-def _closer(errors: list[Error]) -> bool:
-    """Whether the replay's mean latencies are not further from the measured ones than before, by 1 % each."""
-    means = [one for one in errors if one.statistic == "mean"]
-    before = sum(abs(one.before_s / one.measured_s - 1) for one in means)
-    return sum(abs(one.after_s / one.measured_s - 1) for one in means) <= before + 0.01 * len(means)
-
-
-def _beside(simulator: dict[str, Any]) -> list[str]:
-    """A line with the options given that the profile will not hold."""
-    options = []
-    for param in click.get_current_context().command.params:
-        name = param.name or ""
-        if name in simulator and name not in HELD and given(name):
-            value, on, off = simulator[name], param.opts, param.secondary_opts
-            options.append((on if value else off)[0] if off else f"{on[0]} {value}")
-    return [f"Beside --profile give again: {' '.join(options)}"] if options else []
-
-
-def _provenance(run: Run, start: Setup, fit: Fit) -> list[str]:
-    """What a profile was fitted from: the same run, the same text."""
-    from driftkit import __version__
-    from driftkit.engines.sim.fit import FITTED
-    from driftkit.errors import printable
-
-    first = run.completions[0].record
-    of = printable(str(first.get("run_id") or "a run without run_id"))
-    when = f", started {printable(str(first['run_started_at']))}" if first.get("run_started_at") else ""
-    moved = ", ".join(f"{name} {getattr(start.gpu, name):g}" for name in FITTED)
-    return [
-        f"Fitted by driftkit {__version__} to {of}{when}:",
-        f"the first {fit.fitted} of {len(run.completions)} completions; held out: from {fit.judged + 1} on.",
-        f"Before, {start.gpu.name} with {start.served_model.name}: {moved}.",
-        f"After: {', '.join(f'{name} {getattr(fit.setup.gpu, name):g}' for name in FITTED)}.",
-    ]
