@@ -173,7 +173,8 @@ def command(
         raise click.UsageError("--embed goes with --fit regressor", click.get_current_context())
     if fitting == "engine":
         _refuse((*LEARNING, *DRIFT, "power_cap"), "--fit engine")
-        return fit_engine(outcome, setup_of(simulator), given_beside(simulator), files, on_error, rejects)
+        beside = given_beside(simulator)  # setup_of takes what it reads
+        return fit_engine(outcome, setup_of(simulator), beside, files, on_error, rejects)
     for option in simulator:
         if given(option):
             raise click.UsageError(f"{_option(option)} goes with --fit engine", click.get_current_context())
