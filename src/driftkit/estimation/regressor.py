@@ -30,6 +30,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import kendalltau
+from sklearn.base import clone
 from sklearn.compose import ColumnTransformer
 from sklearn.decomposition import TruncatedSVD
 from sklearn.feature_extraction.text import TfidfVectorizer
@@ -305,6 +306,9 @@ def features_of(rows: NDArray[np.object_]) -> Pipeline:
     columns = ColumnTransformer(blocks, transformer_weights=weights, sparse_threshold=0)
     with np.errstate(invalid="ignore"):  # texts that are all alike have components without variance
         columns.fit(rows)
+    if text is not None:  # of scikit-learn's numpy integers skops would make a file each, and take seconds
+        words = columns.named_transformers_["text"]["words"]
+        words.vocabulary_ = {term: int(place) for term, place in words.vocabulary_.items()}
     scaler = columns.named_transformers_["numbers"]
     scaler.scale_ = np.sqrt(scaler.scale_)  # half way: a rare cue is not to outweigh all others
     columned = columns.transform(rows)
@@ -323,7 +327,7 @@ def _text_block(texts: NDArray[np.object_]) -> Pipeline | None:
     """None when there are not even two words that occur twice."""
     words = TfidfVectorizer(ngram_range=(1, 2), min_df=2, max_features=20_000, sublinear_tf=True)
     try:
-        terms = len(words.fit(texts).vocabulary_)
+        terms = len(clone(words).fit(texts).vocabulary_)
     except ValueError:
         return None
     if terms < 2:
