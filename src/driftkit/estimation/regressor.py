@@ -5,10 +5,11 @@
     -> kernel                            RBF features (Nystroem): training stays linear in completions
     -> Ridge                             log spread; log length for any model, and for each served model
 
-One scikit-learn Pipeline. Lengths are learned in units of a mean and a deviation of log length per served
-model, so that one fit over all models learns from every model's answers what a prompt asks for. What a served
-model makes of it differently is learned from its own completions and shrunk towards that: an unknown model
-gets what all have in common, a new one departs from it as it is observed.
+One scikit-learn Pipeline; prediction.py's few matrices stand for it where requests are estimated. Lengths
+are learned in units of a mean and a deviation of log length per served model, so that one fit over all models
+learns from every model's answers what a prompt asks for. What a served model makes of it differently is
+learned from its own completions and shrunk towards that: an unknown model gets what all have in common, a new
+one departs from it as it is observed.
 
 Quantiles are conformal: the residuals of predictions made out of fold, each divided by its predicted spread,
 give three margins for everything, shrunk per served model and per tenant of it towards those of the whole. A
@@ -44,7 +45,8 @@ from driftkit.errors import DriftkitError
 from driftkit.estimation import observed
 from driftkit.estimation.base import prompt_text
 from driftkit.estimation.censoring import Bools, Floats, above, moments, quantiles
-from driftkit.estimation.features import LABELS, NUMBERS, TEXT, table
+from driftkit.estimation.features import LABELS, NUMBERS, TEXT, look, table
+from driftkit.estimation.prediction import folded
 from driftkit.records.schema import Record, checker
 
 
@@ -120,6 +122,7 @@ class Regressor:
         self.margins = margins
         self.limits = limits
         self._embed = embed
+        self._predict = folded(pipeline)
 
     @property
     def embedding(self) -> str | None:
@@ -131,7 +134,7 @@ class Regressor:
         if not records:
             none = np.empty(0, np.int64)
             return Predictions(none, none, none)
-        given = self.pipeline.predict(table(records, self._embed))
+        given = self._predict(look(records, self._embed))
         spread = _spread(given[:, 0], self.limits["log_spread"])
         column = {model: place for place, model in enumerate(self.scales, start=1)}
         columns = [column.get(record.get("served_model") or "", 1) for record in records]
