@@ -20,7 +20,7 @@ from skops.io import dumps
 from driftkit.errors import DriftkitError, StateError
 from driftkit.estimation import store
 from driftkit.estimation.censoring import moments, quantiles
-from driftkit.estimation.features import NUMBERS, cues, looked_at
+from driftkit.estimation.features import NUMBERS, look, looked_at
 from driftkit.estimation.regressor import Fit, fit
 from driftkit.rng import stream
 
@@ -246,7 +246,8 @@ def test_of_a_very_long_prompt_the_ends_are_looked_at() -> None:
 def test_cues_are_those_of_feature_schema_1() -> None:
     """Whoever changes what a cue says raises FEATURE_SCHEMA: stored regressors read the old ones."""
     text = "Write a 500-word essay on Rome.\n- Give ten reasons; why?"
-    named = dict(zip(NUMBERS[5:], cues(text, text), strict=True))
+    told = look([{"prompt": text, "prompt_tokens": 1}]).numbers[0].tolist()
+    named = dict(zip(NUMBERS[5:], told[5:], strict=True))
     found = {name: round(value, 3) for name, value in named.items() if value}
     assert found == {
         "topic document": 1,

@@ -16,7 +16,7 @@ import math
 import re
 import string
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -139,9 +139,12 @@ _KNOWN = _TOPIC_OF.keys()
 _NUMBERED = _NUMERALS.keys()
 
 _find_words = re.compile(r"[^\W\d_]+(?:'[a-z]+)?|\d+").findall
+_find_tokens = re.compile(r"\b\w\w+\b").findall  # what scikit-learn's vectorizers take for a word
 _find_digits = re.compile(r"\d").findall
-_find_bullets = re.compile(r"^\s*(?:[-*•]|\d+[.)])", re.MULTILINE).findall
+_has_bullet = re.compile(r"\s*(?:[-*•]|\d+[.)])").match
+_APART = str.maketrans(dict.fromkeys(set(string.punctuation) - set("_'"), " "))
 _CAPITALS = string.ascii_uppercase.encode()
+_DIGITS = string.digits.encode()
 _CODE = b"`{}<>=;\\"
 
 EARLY = 12  # words: a verb there is the instruction's
@@ -182,25 +185,45 @@ def looked_at(text: str) -> str:
     return text if len(text) <= HEAD + TAIL else f"{text[:HEAD]}\n{text[-TAIL:]}"
 
 
+class Seen(NamedTuple):
+    """What is seen of requests: the columns above, and the `tokens` of each text, of which terms are made."""
+
+    texts: list[str]
+    tokens: list[list[str]]
+    labels: list[list[str]]  # a list for each of LABELS
+    numbers: NDArray[np.float64]  # a row for each request
+    vectors: NDArray[np.float32] | None
+
+
+def look(records: Sequence[Record], embed: Any = None) -> Seen:
+    """What is seen of `records`, and what `embed`, if given, makes of their texts."""
+    texts, tokens, numbers = [], [], []
+    for record in records:
+        text = prompt_text(record)
+        part = looked_at(text) if text is not None else ""
+        lower = part.lower()
+        words, terms = _taken_apart(lower)
+        cued = [1.0, *_cues(text, part, lower, words)] if text is not None else [0.0, *_NO_CUES]
+        texts.append(part)
+        tokens.append(terms)
+        numbers.append([*_declared(record), *cued])
+    labels = [[record.get(label) or "" for record in records] for label in LABELS]
+    vectors = embed(texts) if embed is not None else None
+    return Seen(texts, tokens, labels, np.array(numbers), vectors)
+
+
 def table(records: Sequence[Record], embed: Any = None) -> NDArray[np.object_]:
-    """One row per record: the text, the LABELS, the NUMBERS, and what `embed`, if given, makes of it."""
-    texts = [prompt_text(record) for record in records]
-    seen = [looked_at(text) if text is not None else "" for text in texts]
+    """The same as one array, for scikit-learn: the text, the LABELS, the NUMBERS and the embedding."""
+    known = look(records, embed)
     width = 1 + len(LABELS) + len(NUMBERS)
-    vectors = embed(seen) if embed is not None else None
-    rows = np.empty((len(records), width + (0 if vectors is None else vectors.shape[1])), dtype=object)
-    rows[:, TEXT] = seen
-    for place, label in enumerate(LABELS, start=1):
-        rows[:, place] = [record.get(label) or "" for record in records]
-    numbers = [
-        [*_declared(record), 1.0, *cues(text, part)]
-        if text is not None
-        else [*_declared(record), 0.0, *_NO_CUES]
-        for record, text, part in zip(records, texts, seen, strict=True)
-    ]
-    rows[:, 1 + len(LABELS) : width] = numbers
-    if vectors is not None:
-        rows[:, width:] = vectors
+    embedded = 0 if known.vectors is None else known.vectors.shape[1]
+    rows = np.empty((len(records), width + embedded), dtype=object)
+    rows[:, TEXT] = known.texts
+    for place, values in enumerate(known.labels, start=1):
+        rows[:, place] = values
+    rows[:, 1 + len(LABELS) : width] = known.numbers
+    if known.vectors is not None:
+        rows[:, width:] = known.vectors
     return rows
 
 
@@ -214,11 +237,29 @@ def _declared(record: Record) -> tuple[float, float, float, float]:
     )
 
 
-def cues(text: str, part: str) -> list[float]:
+def _taken_apart(lower: str) -> tuple[list[str], list[str]]:
+    """The words of a text in small letters: as cues count them, and as scikit-learn's vectorizers do.
+
+    Most are letters alone, and the same to both; the expressions look at the rest only, and at the whole of
+    what is not ASCII, where replacing characters would take longer.
+    """
+    if not lower.isascii():
+        return _find_words(lower), _find_tokens(lower)
+    words, tokens = [], []
+    for piece in lower.translate(_APART).split():
+        if piece.isalpha():
+            words.append(piece)
+            if len(piece) > 1:
+                tokens.append(piece)
+        else:
+            words += _find_words(piece)
+            tokens += _find_tokens(piece)
+    return words, tokens
+
+
+def _cues(text: str, part: str, lower: str, words: list[str]) -> list[float]:
     """The cues of a prompt of which `part` is looked at, as NUMBERS names them after the first five."""
     log1p = math.log1p
-    lower = part.lower()
-    words = _find_words(lower)
     topics = [0.0] * (2 * len(_TOPICS))
     for word in filter(_KNOWN.__contains__, words):
         for place in _TOPIC_OF[word]:
@@ -252,12 +293,12 @@ def cues(text: str, part: str) -> list[float]:
         log1p(count(":")),
         log1p(count('"') + count("“")),
         log1p(count_of(_CODE)),
-        log1p(len(_find_digits(part))),
+        log1p(count_of(_DIGITS) if part.isascii() else len(_find_digits(part))),
         min(sum(map(len, words)) / len(words), 10.0) if words else 0.0,
         count_of(_CAPITALS) / (len(part) or 1),
         len(in_bytes) / (len(part) or 1) - 1,
         log1p(part.find("\n") if "\n" in part else len(part)),
-        log1p(len(_find_bullets(part))),
+        log1p(sum(map(bool, map(_has_bullet, part.split("\n"))))),
         log1p(count(". ")),
         log1p(count(",")),
         float(part[:1].islower()),

@@ -5,10 +5,11 @@
     -> kernel                            RBF features (Nystroem): training stays linear in completions
     -> Ridge                             log spread; log length for any model, and for each served model
 
-One scikit-learn Pipeline. Lengths are learned in units of a mean and a deviation of log length per served
-model, so that one fit over all models learns from every model's answers what a prompt asks for. What a served
-model makes of it differently is learned from its own completions and shrunk towards that: an unknown model
-gets what all have in common, a new one departs from it as it is observed.
+One scikit-learn Pipeline; prediction.py's few matrices stand for it where requests are estimated. Lengths
+are learned in units of a mean and a deviation of log length per served model, so that one fit over all models
+learns from every model's answers what a prompt asks for. What a served model makes of it differently is
+learned from its own completions and shrunk towards that: an unknown model gets what all have in common, a new
+one departs from it as it is observed.
 
 Quantiles are conformal: the residuals of predictions made out of fold, each divided by its predicted spread,
 give three margins for everything, shrunk per served model and per tenant of it towards those of the whole. A
@@ -30,6 +31,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import kendalltau
+from sklearn.base import clone
 from sklearn.compose import ColumnTransformer
 from sklearn.decomposition import TruncatedSVD
 from sklearn.feature_extraction.text import TfidfVectorizer
@@ -43,7 +45,8 @@ from driftkit.errors import DriftkitError
 from driftkit.estimation import observed
 from driftkit.estimation.base import prompt_text
 from driftkit.estimation.censoring import Bools, Floats, above, moments, quantiles
-from driftkit.estimation.features import LABELS, NUMBERS, TEXT, table
+from driftkit.estimation.features import LABELS, NUMBERS, TEXT, look, table
+from driftkit.estimation.prediction import folded
 from driftkit.records.schema import Record, checker
 
 
@@ -119,6 +122,7 @@ class Regressor:
         self.margins = margins
         self.limits = limits
         self._embed = embed
+        self._predict = folded(pipeline)
 
     @property
     def embedding(self) -> str | None:
@@ -130,7 +134,7 @@ class Regressor:
         if not records:
             none = np.empty(0, np.int64)
             return Predictions(none, none, none)
-        given = self.pipeline.predict(table(records, self._embed))
+        given = self._predict(look(records, self._embed))
         spread = _spread(given[:, 0], self.limits["log_spread"])
         column = {model: place for place, model in enumerate(self.scales, start=1)}
         columns = [column.get(record.get("served_model") or "", 1) for record in records]
@@ -305,6 +309,9 @@ def features_of(rows: NDArray[np.object_]) -> Pipeline:
     columns = ColumnTransformer(blocks, transformer_weights=weights, sparse_threshold=0)
     with np.errstate(invalid="ignore"):  # texts that are all alike have components without variance
         columns.fit(rows)
+    if text is not None:  # of scikit-learn's numpy integers skops would make a file each, and take seconds
+        words = columns.named_transformers_["text"]["words"]
+        words.vocabulary_ = {term: int(place) for term, place in words.vocabulary_.items()}
     scaler = columns.named_transformers_["numbers"]
     scaler.scale_ = np.sqrt(scaler.scale_)  # half way: a rare cue is not to outweigh all others
     columned = columns.transform(rows)
@@ -323,7 +330,7 @@ def _text_block(texts: NDArray[np.object_]) -> Pipeline | None:
     """None when there are not even two words that occur twice."""
     words = TfidfVectorizer(ngram_range=(1, 2), min_df=2, max_features=20_000, sublinear_tf=True)
     try:
-        terms = len(words.fit(texts).vocabulary_)
+        terms = len(clone(words).fit(texts).vocabulary_)
     except ValueError:
         return None
     if terms < 2:

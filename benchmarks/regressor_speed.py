@@ -1,0 +1,170 @@
+"""How fast `estimate --model regressor` is on one core, and how long a record waits for it in a live pipe.
+
+    python benchmarks/regressor_speed.py FOLDER [RECORDS]        51,200 by default, about two minutes
+
+FOLDER holds one JSON (or .json.gz) per served model, lists of objects with `instruction` and `output`, as
+AlpacaEval writes them. A prompt is an instruction, often with the beginning of some answer under it as the text
+that it is about: 20 to 300 words, evenly in the logarithm. One regressor is fitted to two such prompts for each
+answer, so that it knows the most terms that one may; requests have other texts than those.
+
+Every process has core 0 to itself. Rates are of CPU time, the better of two, and those past the start are of
+what RECORDS take beyond one record; wall time is beside them, and is as long where the machine is quiet. Delays
+under --follow are from writing a line to reading it back, one line every 20 ms, without the first.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from driftkit.estimation import store, tokenizers
+from driftkit.estimation.regressor import fit
+from driftkit.rng import stream
+
+DRIFTKIT = str(Path(sys.executable).parent / "driftkit")
+SHORTEST, LONGEST = 20, 300  # words of a prompt
+LIVE, GAP_S = 300, 0.02
+
+
+def answers(folder: Path) -> dict[str, list[dict[str, Any]]]:
+    found = {}
+    for path in sorted(folder.glob("*.json*")):
+        data = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+        found[path.name.removesuffix(".gz").removesuffix(".json")] = json.loads(data)
+    if not found:
+        sys.exit(f"regressor_speed: {folder}: no answers there")
+    return found
+
+
+def prompts(rows: list[dict[str, Any]], name: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Without end: a prompt, and the row whose instruction it is made of."""
+    texts = [row["output"] for row in rows]
+    random = stream(0, name)
+    while True:
+        for row, (of, start, length) in zip(rows, random.random((len(rows), 3)), strict=True):
+            wanted = int(SHORTEST * (LONGEST / SHORTEST) ** length) - len(row["instruction"].split())
+            text = texts[int(of * len(texts))]
+            begin = int(start * len(text) / 2)
+            quoted = text[begin : begin + 12 * wanted] if wanted > 0 else ""
+            words = len(quoted.split())
+            while words > wanted > 0:
+                quoted = quoted.rsplit(None, 1)[0]
+                words -= 1
+            yield f"{row['instruction']}\n\n{quoted}" if quoted else row["instruction"], row
+
+
+def learn(folder: Path, state: Path) -> list[dict[str, Any]]:
+    """Leave a regressor in `state`; all rows that there are."""
+    count = tokenizers.load("builtin").count
+    seen = []
+    given = answers(folder)
+    for model, rows in given.items():
+        made = prompts(rows, f"completions of {model}")
+        for place, (prompt, row) in zip(range(2 * len(rows)), made, strict=False):
+            seen.append(
+                {
+                    "id": f"{model}/{place}",
+                    "prompt": prompt,
+                    "prompt_tokens": max(1, count(prompt)),
+                    "tenant": row.get("dataset") or "",
+                    "served_model": model,
+                    "actual_output_tokens": max(1, count(row["output"])),
+                }
+            )
+    learned = fit(seen)
+    store.write(state, learned)
+    words = learned.regressor.pipeline["columns"].named_transformers_["text"]["words"]
+    print(f"fitted to {len(seen):,} completions: {len(words.vocabulary_):,} words and pairs of words")
+    return [row for rows in given.values() for row in rows]
+
+
+def requests(rows: list[dict[str, Any]], count: int) -> list[dict[str, Any]]:
+    return [
+        {
+            "kind": "request",
+            "schema": 1,
+            "id": f"r{place}",
+            "arrival_s": place / 100,
+            "tenant": row.get("dataset") or "",
+            "max_tokens": 2048,
+            "prompt": prompt,
+        }
+        for place, (prompt, row) in zip(range(count), prompts(rows, "requests"), strict=False)
+    ]
+
+
+def process(command: list[str], source: Path) -> tuple[float, float]:
+    """Seconds of CPU and of wall time, the better of two."""
+    took = []
+    for _ in range(2):
+        with open(source, "rb") as stdin, open(os.devnull, "wb") as stdout:
+            start = time.perf_counter()
+            child = subprocess.Popen(command, stdin=stdin, stdout=stdout, stderr=subprocess.DEVNULL)
+            _, status, usage = os.wait4(child.pid, 0)
+            wall = time.perf_counter() - start
+        if os.waitstatus_to_exitcode(status) != 0:
+            sys.exit(f"{' '.join(command)}: exit status {os.waitstatus_to_exitcode(status)}")
+        took.append((usage.ru_utime + usage.ru_stime, wall))
+    return min(took)
+
+
+def delays(command: list[str], rows: list[dict[str, Any]]) -> list[float]:
+    """Milliseconds from writing a record to having it back."""
+    child = subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+    )
+    assert child.stdin is not None
+    assert child.stdout is not None
+    waits = []
+    for row in rows:
+        start = time.perf_counter()
+        child.stdin.write(orjson.dumps(row) + b"\n")
+        child.stdin.flush()
+        child.stdout.readline()
+        waits.append(1000 * (time.perf_counter() - start))
+        time.sleep(GAP_S)
+    child.stdin.close()
+    child.wait()
+    return waits[1:]
+
+
+def main() -> None:
+    folder = Path(sys.argv[1])
+    count = int(sys.argv[2]) if len(sys.argv) > 2 else 51_200
+    tokens = tokenizers.load("builtin").count
+    with tempfile.TemporaryDirectory() as name:
+        state = Path(name) / "state"
+        rows = requests(learn(folder, state), count)
+        words = [len(row["prompt"].split()) for row in rows]
+        print(f"{count:,} requests, prompts of {statistics.median(words):.0f} words in the median\n")
+        estimate = ["estimate", "--model", "regressor", "--state", str(state)]
+        command = ["taskset", "-c", "0", DRIFTKIT, *estimate, "--served-model", "vicuna-7b-v1.5"]
+        counted = [{**row, "prompt_tokens": max(1, tokens(row["prompt"]))} for row in rows]
+        print("prompt_tokens  CPU s   wall s  records/s  past the start    us each")
+        for said, given in (("given", counted), ("counted", rows)):
+            file, single = Path(name) / "requests.jsonl", Path(name) / "single.jsonl"
+            file.write_bytes(b"".join(orjson.dumps(row) + b"\n" for row in given))
+            single.write_bytes(orjson.dumps(given[0]) + b"\n")
+            cpu, wall = process(command, file)
+            each = (cpu - process(command, single)[0]) / (count - 1)
+            print(
+                f"{said:13s}  {cpu:5.2f}  {wall:7.2f}  {count / cpu:9,.0f}  {1 / each:14,.0f}  {1e6 * each:9.1f}"
+            )
+        waits = sorted(delays([*command, "--follow"], counted[:LIVE]))
+        p50, p99 = statistics.median(waits), waits[int(0.99 * len(waits))]
+        print(f"\nunder --follow a record is back after {p50:.1f} ms in the median, P99 {p99:.1f} ms")
+
+
+if __name__ == "__main__":
+    main()

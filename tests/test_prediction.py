@@ -1,0 +1,127 @@
+"""The folded pipeline predicts what scikit-learn's does; texts are taken apart as plain expressions would."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Sequence
+from functools import cache
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+from sklearn.feature_extraction.text import CountVectorizer
+from threadpoolctl import threadpool_limits
+
+from driftkit.estimation.features import NUMBERS, look, looked_at, table
+from driftkit.estimation.prediction import folded
+from driftkit.estimation.regressor import Regressor, fit
+
+WORDS = ("write", "a", "long", "story", "about", "don't", "list", "12", "tips", "on", "why?", "ten_4", "北京")
+
+
+class Vowels:
+    """An embedding of sorts."""
+
+    name = "vowels 1"
+
+    def __call__(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        return np.array([[text.count(vowel) / 9 for vowel in "aeiou"] for text in texts], np.float32)
+
+
+def completion(number: int) -> dict[str, Any]:
+    """With more categories than the encoder keeps apart, most of them rare."""
+    text = " ".join(WORDS[number * step % len(WORDS)] for step in range(number % 13))
+    return {
+        "prompt": text if number % 10 else None,
+        "prompt_tokens": 1 + number % 50,
+        "category": f"c{number % 149 if number % 2 else number % 3}",
+        "tenant": f"t{number % 4}",
+        "max_tokens": 500 if number % 3 else None,
+        "turn": 1 + number % 2,
+        "served_model": f"m{number % 3}",
+        "actual_output_tokens": 10 + 7 * (number % 13),
+    }
+
+
+@cache
+def fitted(kind: str) -> Regressor:
+    rows = [completion(number) for number in range(400)]
+    if kind == "no text":
+        rows = [{**row, "prompt": None} for row in rows]
+    with threadpool_limits(1):
+        return fit(rows, embed=Vowels() if kind == "embeddings" else None).regressor
+
+
+LABELS = st.none() | st.sampled_from(["", "c1", "c77", "t1", "never seen"])
+TEXTS = st.none() | st.text() | st.lists(st.sampled_from([*WORDS, "\n", "-", "1.", "_", "'"])).map(" ".join)
+RECORDS = st.fixed_dictionaries(
+    {"prompt": TEXTS, "prompt_tokens": st.integers(1, 10**9)},
+    optional={
+        "category": LABELS,
+        "tenant": LABELS,
+        "tier": LABELS,
+        "max_tokens": st.none() | st.integers(1, 10**9),
+        "turn": st.none() | st.integers(1, 10**9),
+    },
+)
+LONG = [
+    {"prompt": text, "prompt_tokens": 30_000}
+    for text in (
+        "word " * 20_000,
+        "a" * 100_000,
+        "Write a long story about the sea. " * 3_000,
+        "北京 " * 33_334,
+    )
+]
+
+
+def assert_alike(kind: str, records: Sequence[dict[str, Any]]) -> None:
+    regressor, embed = fitted(kind), Vowels() if kind == "embeddings" else None
+    with threadpool_limits(1):  # matrices so small are not worth more
+        theirs = regressor.pipeline.predict(table(records, embed))
+        ours = folded(regressor.pipeline)(look(records, embed))
+    assert ours == pytest.approx(theirs, rel=1e-9, abs=1e-9)
+
+
+KINDS = ["text", "no text", "embeddings"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@settings(max_examples=25, deadline=None)
+@given(records=st.lists(RECORDS, min_size=1, max_size=20))
+def test_it_predicts_what_the_pipeline_does(kind: str, records: list[dict[str, Any]]) -> None:
+    assert_alike(kind, records)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_of_what_was_learned_from_too_and_of_long_prompts(kind: str) -> None:
+    assert_alike(kind, [completion(number) for number in range(300)])
+    assert_alike(kind, LONG)
+
+
+def test_rare_labels_are_among_what_it_is_compared_on() -> None:
+    labels = fitted("text").pipeline["columns"].named_transformers_["labels"]
+    assert [rare is not None for rare in labels.infrequent_categories_] == [True, False, False]
+
+
+PIECES = st.sampled_from("aé9٣_'-•*.)İßǅ½²北\n\r\t \x0b\x1c\x85\u2028\ud800\0") | st.characters()
+PIECED = st.text(PIECES, max_size=60) | st.text(st.sampled_from("abA9_'\"-*.) \n\t,:"), max_size=60)
+
+
+@settings(max_examples=500, deadline=None)
+@given(text=PIECED)
+def test_texts_are_taken_apart_as_plain_expressions_would(text: str) -> None:
+    seen = look([{"prompt": text, "prompt_tokens": 1}])
+    part = looked_at(text)
+    assert seen.tokens[0] == CountVectorizer().build_tokenizer()(part.lower())
+    found = dict(zip(NUMBERS, seen.numbers[0].tolist(), strict=True))
+    words = re.findall(r"[^\W\d_]+(?:'[a-z]+)?|\d+", part.lower())
+    bullets = re.findall(r"^\s*(?:[-*•]|\d+[.)])", part, re.MULTILINE)
+    assert found["log words"] == math.log1p(len(words))
+    assert found["letters per word"] == (min(len("".join(words)) / len(words), 10) if words else 0)
+    assert found["log bullets"] == math.log1p(len(bullets))
+    assert found["log digits"] == math.log1p(len(re.findall(r"\d", part)))
