@@ -13,7 +13,8 @@ above the cut cannot be seen, before the step nor after it.
 
 `the best`: what any detector could do that knows how long outputs are, before and after, and only not when
 that changes. KL is what a completion tells after the step, in nats; Page's CUSUM of the true likelihood ratio
-has the shortest mean delay of all with as many false alarms (Moustakides, Annals of Statistics 14, 1986).
+has the shortest mean delay in the worst case of all with as many false alarms (Moustakides, Annals of
+Statistics 14, 1986), and here begins in that worst case, at 0.
 
 River's detectors, of the same names, see the same log(actual / estimate), with the settings that they come
 with, over a tenth of the seeds. They are looked for in .venv-peers/river (benchmarks/install_peers.sh).

@@ -3,13 +3,13 @@
     python benchmarks/regressor_speed.py FOLDER [RECORDS]        51,200 by default, about two minutes
 
 FOLDER holds one JSON (or .json.gz) per served model, lists of objects with `instruction` and `output`, as
-AlpacaEval writes them. A prompt is an instruction, often with the beginning of some answer under it as the text
-that it is about: 20 to 300 words, evenly in the logarithm. One regressor is fitted to two such prompts for each
-answer, so that it knows the most terms that one may; requests have other texts than those.
+AlpacaEval writes them. A prompt is an instruction, often with the beginning of some answer under it as the
+text that it is about: 20 to 300 words, evenly in the logarithm. One regressor is fitted to two such prompts
+for each answer, so that it knows the most terms that one may; requests have other texts than those.
 
 Every process has core 0 to itself. Rates are of CPU time, the better of two, and those past the start are of
-what RECORDS take beyond one record; wall time is beside them, and is as long where the machine is quiet. Delays
-under --follow are from writing a line to reading it back, one line every 20 ms, without the first.
+what RECORDS take beyond one record; wall time is beside them, and is as long where the machine is quiet.
+Delays under --follow are from writing a line to reading it back, one line every 20 ms, without the first.
 """
 
 from __future__ import annotations
@@ -158,9 +158,8 @@ def main() -> None:
             single.write_bytes(orjson.dumps(given[0]) + b"\n")
             cpu, wall = process(command, file)
             each = (cpu - process(command, single)[0]) / (count - 1)
-            print(
-                f"{said:13s}  {cpu:5.2f}  {wall:7.2f}  {count / cpu:9,.0f}  {1 / each:14,.0f}  {1e6 * each:9.1f}"
-            )
+            row = f"{said:13s}  {cpu:5.2f}  {wall:7.2f}  {count / cpu:9,.0f}"
+            print(f"{row}  {1 / each:14,.0f}  {1e6 * each:9.1f}")
         waits = sorted(delays([*command, "--follow"], counted[:LIVE]))
         p50, p99 = statistics.median(waits), waits[int(0.99 * len(waits))]
         print(f"\nunder --follow a record is back after {p50:.1f} ms in the median, P99 {p99:.1f} ms")

@@ -15,6 +15,9 @@ Pollak, Annals of Statistics 22, 1994). Statistic and threshold are given as log
 
 Of an output that was cut it is known that it got that far: its ratio is the chance of that, moved, over the
 chance as it was. Where most outputs are cut, that more are is nearly all that longer answers show.
+
+One wild answer is no drift: below rank LEAST and above 1 - LEAST a ratio is what it is there on average, so
+that ratios of uniform ranks are 1 on average wherever outputs are cut.
 """
 
 from __future__ import annotations
@@ -28,30 +31,42 @@ from driftkit.calibration.drift.page_hinkley import LEAST
 
 ARL = 100_000  # a tenth of the others': a step of 1.5 in a chat is noticed some 45 completions sooner
 MOVES = 8
+SHIFTS = (0.5, -0.5, 0.25, -0.25)  # of the score
+HAZARDS = (0.5, 2.0, 0.75, 1.5)  # by what they were
 EVEN, NEARLY = math.exp(-(0.5**2) / 2), math.exp(-(0.25**2) / 2)  # at a score of 0
 
 _normal_quantile = NormalDist().inv_cdf
 
 
+def _normal_above(score: float) -> float:
+    return math.erfc(score * math.sqrt(0.5)) / 2
+
+
+def _above(rank: float) -> tuple[float, ...]:
+    """The chance of a higher rank after each of the moves."""
+    score = _normal_quantile(rank)
+    return (
+        *(_normal_above(score - shift) for shift in SHIFTS),
+        *((1 - rank) ** hazard for hazard in HAZARDS),
+    )
+
+
+LOWEST = tuple((1 - above) / LEAST for above in _above(LEAST))
+HIGHEST = tuple(above / LEAST for above in _above(1 - LEAST))
+
+
 def ratios(rank: Rank) -> tuple[float, ...]:
-    """How much likelier it is after each of the moves: of the score by 1/2, -1/2, 1/4 and -1/4, and of the
-    hazard to 1/2, 2, 3/4 and 3/2 of what it was.
-    """
-    least = min(max(rank.least, LEAST), 1 - LEAST)
-    score, longer = _normal_quantile(least), 1 - least
-    root = math.sqrt(longer)
+    """How much likelier it is after each of the moves: of the score by SHIFTS, and of the hazard to HAZARDS."""
+    least = rank.least
+    longer = 1 - least
+    if longer < LEAST:
+        return HIGHEST
+    if least < LEAST:
+        return tuple((1 - least * ratio) / longer for ratio in LOWEST) if rank.cut else LOWEST
     if rank.cut:
-        return (
-            _normal_above(score - 0.5) / longer,
-            _normal_above(score + 0.5) / longer,
-            _normal_above(score - 0.25) / longer,
-            _normal_above(score + 0.25) / longer,
-            1 / root,
-            longer,
-            1 / math.sqrt(root),
-            root,
-        )
-    up = math.exp(score / 4)
+        return tuple(above / longer for above in _above(least))
+    root = math.sqrt(longer)
+    up = math.exp(_normal_quantile(least) / 4)
     twice = up * up
     return (
         EVEN * twice,
@@ -63,10 +78,6 @@ def ratios(rank: Rank) -> tuple[float, ...]:
         0.75 / math.sqrt(root),
         1.5 * root,
     )
-
-
-def _normal_above(score: float) -> float:
-    return math.erfc(score * math.sqrt(0.5)) / 2
 
 
 class Sprt:
