@@ -56,7 +56,7 @@ HIGHEST = tuple(above / LEAST for above in _above(1 - LEAST))
 
 
 def ratios(rank: Rank) -> tuple[float, ...]:
-    """How much likelier it is after each of the moves: of the score by SHIFTS, and of the hazard to HAZARDS."""
+    """How much likelier it is after each move: of the score by SHIFTS, and of the hazard to HAZARDS."""
     least = rank.least
     longer = 1 - least
     if longer < LEAST:
