@@ -135,14 +135,13 @@ for _place, _words in enumerate(_TOPICS.values()):
     for _word in _words.split():
         _TOPIC_OF[_word] = (*_TOPIC_OF.get(_word, ()), _place)
 _OPENING_OF = {word: place for place, words in enumerate(_OPENINGS) for word in words.split()}
-_KNOWN = _TOPIC_OF.keys()
-_NUMBERED = _NUMERALS.keys()
+_NUMBERED = frozenset(_NUMERALS)
 
 _find_words = re.compile(r"[^\W\d_]+(?:'[a-z]+)?|\d+").findall
 _find_tokens = re.compile(r"\b\w\w+\b").findall  # what scikit-learn's vectorizers take for a word
 _find_digits = re.compile(r"\d").findall
 _has_bullet = re.compile(r"\s*(?:[-*•]|\d+[.)])").match
-_APART = str.maketrans(dict.fromkeys(set(string.punctuation) - set("_'"), " "))
+_APART = bytes(byte if chr(byte).isalnum() or chr(byte) in "_'" else 0x20 for byte in range(128)) + bytes(128)
 _CAPITALS = string.ascii_uppercase.encode()
 _DIGITS = string.digits.encode()
 _CODE = b"`{}<>=;\\"
@@ -240,13 +239,13 @@ def _declared(record: Record) -> tuple[float, float, float, float]:
 def _taken_apart(lower: str) -> tuple[list[str], list[str]]:
     """The words of a text in small letters: as cues count them, and as scikit-learn's vectorizers do.
 
-    Most are letters alone, and the same to both; the expressions look at the rest only, and at the whole of
-    what is not ASCII, where replacing characters would take longer.
+    Most are letters alone, and the same to both: the expressions look at the rest only, and at what is not
+    ASCII.
     """
     if not lower.isascii():
         return _find_words(lower), _find_tokens(lower)
     words, tokens = [], []
-    for piece in lower.translate(_APART).split():
+    for piece in lower.encode().translate(_APART).decode().split():
         if piece.isalpha():
             words.append(piece)
             if len(piece) > 1:
@@ -261,12 +260,12 @@ def _cues(text: str, part: str, lower: str, words: list[str]) -> list[float]:
     """The cues of a prompt of which `part` is looked at, as NUMBERS names them after the first five."""
     log1p = math.log1p
     topics = [0.0] * (2 * len(_TOPICS))
-    for word in filter(_KNOWN.__contains__, words):
-        for place in _TOPIC_OF[word]:
+    for places in filter(None, map(_TOPIC_OF.get, words)):
+        for place in places:
             if topics[place] < 3:
                 topics[place] += 1
-    for word in filter(_KNOWN.__contains__, words[:EARLY]):
-        for place in _TOPIC_OF[word]:
+    for places in filter(None, map(_TOPIC_OF.get, words[:EARLY])):
+        for place in places:
             topics[len(_TOPICS) + place] = 1.0
     opening = [0.0] * len(_OPENINGS)
     if words and words[0] in _OPENING_OF:
@@ -307,17 +306,14 @@ def _cues(text: str, part: str, lower: str, words: list[str]) -> list[float]:
 
 def _asked(words: list[str]) -> tuple[float, float]:
     """Logarithms of 1 + the words, and of 1 + the things, that a prompt asks for: "two pages", "10 tips"."""
-    asked = things = 0.0
-    for place, word in enumerate(words):
-        if word in _NUMBERED:
-            number = _NUMERALS[word]
-        elif word.isdecimal() and len(word) < 6:
-            number = int(word)
-        else:
-            continue
-        for unit in words[place + 1 : place + 3]:
+    distinct = set(words)
+    numbers = {word: _NUMERALS[word] for word in _NUMBERED & distinct}
+    numbers.update((word, int(word)) for word in filter(str.isdecimal, distinct) if len(word) < 6)
+    things = max((number for word, number in numbers.items() if number <= 100 and word != "a"), default=0)
+    asked = 0
+    if numbers and not distinct.isdisjoint(_UNITS):
+        for place, unit in enumerate(words):
             if unit in _UNITS:
-                asked = max(asked, number * _UNITS[unit])
-        if number <= 100 and word != "a":
-            things = max(things, number)
+                for word in words[max(0, place - 2) : place]:
+                    asked = max(asked, numbers.get(word, 0) * _UNITS[unit])
     return math.log1p(asked), math.log1p(things)
