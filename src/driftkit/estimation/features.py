@@ -141,7 +141,7 @@ _find_words = re.compile(r"[^\W\d_]+(?:'[a-z]+)?|\d+").findall
 _find_tokens = re.compile(r"\b\w\w+\b").findall  # what scikit-learn's vectorizers take for a word
 _find_digits = re.compile(r"\d").findall
 _has_bullet = re.compile(r"\s*(?:[-*•]|\d+[.)])").match
-_APART = bytes(byte if chr(byte).isalnum() or chr(byte) in "_'" else 0x20 for byte in range(128)) + bytes(128)
+_APART = bytes(0x20 if chr(byte) in set(string.punctuation) - set("_'") else byte for byte in range(256))
 _CAPITALS = string.ascii_uppercase.encode()
 _DIGITS = string.digits.encode()
 _CODE = b"`{}<>=;\\"
@@ -239,13 +239,12 @@ def _declared(record: Record) -> tuple[float, float, float, float]:
 def _taken_apart(lower: str) -> tuple[list[str], list[str]]:
     """The words of a text in small letters: as cues count them, and as scikit-learn's vectorizers do.
 
-    Most are letters alone, and the same to both: the expressions look at the rest only, and at what is not
-    ASCII.
+    Most are letters alone, and the same to both: the expressions look at the rest only.
     """
-    if not lower.isascii():
-        return _find_words(lower), _find_tokens(lower)
-    words, tokens = [], []
-    for piece in lower.encode().translate(_APART).decode().split():
+    words: list[str] = []
+    tokens: list[str] = []
+    spaced = lower.encode("utf-8", "surrogatepass").translate(_APART).decode("utf-8", "surrogatepass")
+    for piece in spaced.split():
         if piece.isalpha():
             words.append(piece)
             if len(piece) > 1:
