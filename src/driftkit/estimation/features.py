@@ -135,7 +135,7 @@ for _place, _words in enumerate(_TOPICS.values()):
     for _word in _words.split():
         _TOPIC_OF[_word] = (*_TOPIC_OF.get(_word, ()), _place)
 _OPENING_OF = {word: place for place, words in enumerate(_OPENINGS) for word in words.split()}
-_NUMBERED = frozenset(_NUMERALS)
+_NUMBERED, _MEASURED = frozenset(_NUMERALS), frozenset(_UNITS)
 
 _find_words = re.compile(r"[^\W\d_]+(?:'[a-z]+)?|\d+").findall
 _find_tokens = re.compile(r"\b\w\w+\b").findall  # what scikit-learn's vectorizers take for a word
@@ -276,11 +276,12 @@ def _cues(text: str, part: str, lower: str, words: list[str]) -> list[float]:
     def count_of(characters: bytes) -> int:
         return len(in_bytes) - len(in_bytes.translate(None, characters))
 
+    digits = count_of(_DIGITS) if part.isascii() else len(_find_digits(part))
     return [
         *topics,
         *opening,
-        *[float(phrase in lower) for phrase in _PHRASES],
-        *_asked(words),
+        *map(float, map(lower.__contains__, _PHRASES)),
+        *_asked(words, digits > 0),
         log1p(len(text)),
         log1p(len(words)),
         log1p(text.count("\n")),
@@ -291,7 +292,7 @@ def _cues(text: str, part: str, lower: str, words: list[str]) -> list[float]:
         log1p(count(":")),
         log1p(count('"') + count("“")),
         log1p(count_of(_CODE)),
-        log1p(count_of(_DIGITS) if part.isascii() else len(_find_digits(part))),
+        log1p(digits),
         min(sum(map(len, words)) / len(words), 10.0) if words else 0.0,
         count_of(_CAPITALS) / (len(part) or 1),
         len(in_bytes) / (len(part) or 1) - 1,
@@ -303,14 +304,17 @@ def _cues(text: str, part: str, lower: str, words: list[str]) -> list[float]:
     ]
 
 
-def _asked(words: list[str]) -> tuple[float, float]:
-    """Logarithms of 1 + the words, and of 1 + the things, that a prompt asks for: "two pages", "10 tips"."""
-    distinct = set(words)
-    numbers = {word: _NUMERALS[word] for word in _NUMBERED & distinct}
-    numbers.update((word, int(word)) for word in filter(str.isdecimal, distinct) if len(word) < 6)
-    things = max((number for word, number in numbers.items() if number <= 100 and word != "a"), default=0)
+def _asked(words: list[str], digits: bool) -> tuple[float, float]:
+    """Logarithms of 1 + the words, and of 1 + the things, that a prompt asks for: "two pages", "10 tips".
+
+    `digits` says whether there may be numbers in digits.
+    """
+    numbers = {word: _NUMERALS[word] for word in _NUMBERED.intersection(words)}
+    if digits:
+        numbers.update({word: int(word) for word in filter(str.isdecimal, words) if len(word) < 6})
+    things = max([number for word, number in numbers.items() if number <= 100 and word != "a"], default=0)
     asked = 0
-    if numbers and not distinct.isdisjoint(_UNITS):
+    if numbers and not _MEASURED.isdisjoint(words):
         for place, unit in enumerate(words):
             if unit in _UNITS:
                 for word in words[max(0, place - 2) : place]:
