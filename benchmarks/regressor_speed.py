@@ -3,13 +3,13 @@
     python benchmarks/regressor_speed.py FOLDER [RECORDS]        51,200 by default, about two minutes
 
 FOLDER holds one JSON (or .json.gz) per served model, lists of objects with `instruction` and `output`, as
-AlpacaEval writes them. A prompt is an instruction, often with the beginning of some answer under it as the
-text that it is about: 20 to 300 words, evenly in the logarithm. One regressor is fitted to two such prompts
-for each answer, so that it knows the most terms that one may; requests have other texts than those.
+AlpacaEval writes them. A prompt is an instruction, most with a piece of some answer under it as the text that
+it is about: 20 to 300 words, evenly in the logarithm, where the instruction is not longer. The regressor is
+fitted to two such prompts for each answer of the first five models; requests have other texts than those.
 
-Every process has core 0 to itself. Rates are of CPU time, the better of two, and those past the start are of
-what RECORDS take beyond one record; wall time is beside them, and is as long where the machine is quiet.
-Delays under --follow are from writing a line to reading it back, one line every 20 ms, without the first.
+Every process is kept on core 0. Rates are records by CPU time, the better of two runs: of the whole process,
+and of what RECORDS take beyond a single one. Wall time is beside them, and says how quiet the machine was.
+Delays under --follow are from writing a line to having it back, a line every 20 ms, without the first.
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ from driftkit.estimation.regressor import fit
 from driftkit.rng import stream
 
 DRIFTKIT = str(Path(sys.executable).parent / "driftkit")
+SERVED_MODELS = 5
 SHORTEST, LONGEST = 20, 300  # words of a prompt
 LIVE, GAP_S = 300, 0.02
 
@@ -64,12 +65,11 @@ def prompts(rows: list[dict[str, Any]], name: str) -> Iterator[tuple[str, dict[s
             yield f"{row['instruction']}\n\n{quoted}" if quoted else row["instruction"], row
 
 
-def learn(folder: Path, state: Path) -> list[dict[str, Any]]:
-    """Leave a regressor in `state`; all rows that there are."""
+def learn(given: dict[str, list[dict[str, Any]]], state: Path) -> None:
+    """Leave a regressor in `state`."""
     count = tokenizers.load("builtin").count
     seen = []
-    given = answers(folder)
-    for model, rows in given.items():
+    for model, rows in list(given.items())[:SERVED_MODELS]:
         made = prompts(rows, f"completions of {model}")
         for place, (prompt, row) in zip(range(2 * len(rows)), made, strict=False):
             seen.append(
@@ -86,10 +86,10 @@ def learn(folder: Path, state: Path) -> list[dict[str, Any]]:
     store.write(state, learned)
     words = learned.regressor.pipeline["columns"].named_transformers_["text"]["words"]
     print(f"fitted to {len(seen):,} completions: {len(words.vocabulary_):,} words and pairs of words")
-    return [row for rows in given.values() for row in rows]
 
 
-def requests(rows: list[dict[str, Any]], count: int) -> list[dict[str, Any]]:
+def requests(given: dict[str, list[dict[str, Any]]], count: int) -> list[dict[str, Any]]:
+    rows = [row for of_model in given.values() for row in of_model]
     return [
         {
             "kind": "request",
@@ -140,26 +140,30 @@ def delays(command: list[str], rows: list[dict[str, Any]]) -> list[float]:
 
 
 def main() -> None:
-    folder = Path(sys.argv[1])
     count = int(sys.argv[2]) if len(sys.argv) > 2 else 51_200
     tokens = tokenizers.load("builtin").count
     with tempfile.TemporaryDirectory() as name:
         state = Path(name) / "state"
-        rows = requests(learn(folder, state), count)
+        given = answers(Path(sys.argv[1]))
+        learn(given, state)
+        rows = requests(given, count)
         words = [len(row["prompt"].split()) for row in rows]
-        print(f"{count:,} requests, prompts of {statistics.median(words):.0f} words in the median\n")
+        said = (
+            f"{statistics.median(words):.0f} words in the median, {statistics.fmean(words):.0f} in the mean"
+        )
+        print(f"{count:,} requests, prompts of {said}\n")
         estimate = ["estimate", "--model", "regressor", "--state", str(state)]
-        command = ["taskset", "-c", "0", DRIFTKIT, *estimate, "--served-model", "vicuna-7b-v1.5"]
+        command = ["taskset", "-c", "0", DRIFTKIT, *estimate, "--served-model", next(iter(given))]
         counted = [{**row, "prompt_tokens": max(1, tokens(row["prompt"]))} for row in rows]
         print("prompt_tokens  CPU s   wall s  records/s  past the start    us each")
-        for said, given in (("given", counted), ("counted", rows)):
+        for said, asked in (("given", counted), ("counted", rows)):
             file, single = Path(name) / "requests.jsonl", Path(name) / "single.jsonl"
-            file.write_bytes(b"".join(orjson.dumps(row) + b"\n" for row in given))
-            single.write_bytes(orjson.dumps(given[0]) + b"\n")
+            file.write_bytes(b"".join(orjson.dumps(row) + b"\n" for row in asked))
+            single.write_bytes(orjson.dumps(asked[0]) + b"\n")
             cpu, wall = process(command, file)
             each = (cpu - process(command, single)[0]) / (count - 1)
-            row = f"{said:13s}  {cpu:5.2f}  {wall:7.2f}  {count / cpu:9,.0f}"
-            print(f"{row}  {1 / each:14,.0f}  {1e6 * each:9.1f}")
+            rates = f"{count / cpu:9,.0f}  {1 / each:14,.0f}  {1e6 * each:9.1f}"
+            print(f"{said:13s}  {cpu:5.2f}  {wall:7.2f}  {rates}")
         waits = sorted(delays([*command, "--follow"], counted[:LIVE]))
         p50, p99 = statistics.median(waits), waits[int(0.99 * len(waits))]
         print(f"\nunder --follow a record is back after {p50:.1f} ms in the median, P99 {p99:.1f} ms")

@@ -125,3 +125,19 @@ def test_texts_are_taken_apart_as_plain_expressions_would(text: str) -> None:
     assert found["letters per word"] == (min(len("".join(words)) / len(words), 10) if words else 0)
     assert found["log bullets"] == math.log1p(len(bullets))
     assert found["log digits"] == math.log1p(len(re.findall(r"\d", part)))
+
+
+ASKED = {"a": 1, "two": 2, "hundred": 100, "12": 12, "101": 101, "123456": 0, "٣": 3, "tips": 0}
+UNITS = {"words": 1, "page": 400, "sentences": 15}
+
+
+@settings(max_examples=200, deadline=None)
+@given(words=st.lists(st.sampled_from([*ASKED, *UNITS]), max_size=12))
+def test_what_is_asked_for_is_the_largest_of_what_the_numbers_say(words: list[str]) -> None:
+    seen = look([{"prompt": " ".join(words), "prompt_tokens": 1}])
+    found = dict(zip(NUMBERS, seen.numbers[0].tolist(), strict=True))
+    numbers = [(place, ASKED.get(word, 0)) for place, word in enumerate(words)]
+    measured = [n * UNITS.get(unit, 0) for at, n in numbers for unit in words[at + 1 : at + 3]]
+    assert found["log asked words"] == math.log1p(max(measured, default=0))
+    things = [number for place, number in numbers if number <= 100 and words[place] != "a"]
+    assert found["log asked items"] == math.log1p(max(things, default=0))

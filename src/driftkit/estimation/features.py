@@ -135,14 +135,13 @@ for _place, _words in enumerate(_TOPICS.values()):
     for _word in _words.split():
         _TOPIC_OF[_word] = (*_TOPIC_OF.get(_word, ()), _place)
 _OPENING_OF = {word: place for place, words in enumerate(_OPENINGS) for word in words.split()}
-_KNOWN = _TOPIC_OF.keys()
-_NUMBERED = _NUMERALS.keys()
+_NUMBERED, _MEASURED = frozenset(_NUMERALS), frozenset(_UNITS)
 
 _find_words = re.compile(r"[^\W\d_]+(?:'[a-z]+)?|\d+").findall
 _find_tokens = re.compile(r"\b\w\w+\b").findall  # what scikit-learn's vectorizers take for a word
 _find_digits = re.compile(r"\d").findall
 _has_bullet = re.compile(r"\s*(?:[-*•]|\d+[.)])").match
-_APART = str.maketrans(dict.fromkeys(set(string.punctuation) - set("_'"), " "))
+_APART = bytes(0x20 if chr(byte) in set(string.punctuation) - set("_'") else byte for byte in range(256))
 _CAPITALS = string.ascii_uppercase.encode()
 _DIGITS = string.digits.encode()
 _CODE = b"`{}<>=;\\"
@@ -240,13 +239,12 @@ def _declared(record: Record) -> tuple[float, float, float, float]:
 def _taken_apart(lower: str) -> tuple[list[str], list[str]]:
     """The words of a text in small letters: as cues count them, and as scikit-learn's vectorizers do.
 
-    Most are letters alone, and the same to both; the expressions look at the rest only, and at the whole of
-    what is not ASCII, where replacing characters would take longer.
+    Most are letters alone, and the same to both: the expressions look at the rest only.
     """
-    if not lower.isascii():
-        return _find_words(lower), _find_tokens(lower)
-    words, tokens = [], []
-    for piece in lower.translate(_APART).split():
+    words: list[str] = []
+    tokens: list[str] = []
+    spaced = lower.encode("utf-8", "surrogatepass").translate(_APART).decode("utf-8", "surrogatepass")
+    for piece in spaced.split():
         if piece.isalpha():
             words.append(piece)
             if len(piece) > 1:
@@ -261,12 +259,12 @@ def _cues(text: str, part: str, lower: str, words: list[str]) -> list[float]:
     """The cues of a prompt of which `part` is looked at, as NUMBERS names them after the first five."""
     log1p = math.log1p
     topics = [0.0] * (2 * len(_TOPICS))
-    for word in filter(_KNOWN.__contains__, words):
-        for place in _TOPIC_OF[word]:
+    for places in filter(None, map(_TOPIC_OF.get, words)):
+        for place in places:
             if topics[place] < 3:
                 topics[place] += 1
-    for word in filter(_KNOWN.__contains__, words[:EARLY]):
-        for place in _TOPIC_OF[word]:
+    for places in filter(None, map(_TOPIC_OF.get, words[:EARLY])):
+        for place in places:
             topics[len(_TOPICS) + place] = 1.0
     opening = [0.0] * len(_OPENINGS)
     if words and words[0] in _OPENING_OF:
@@ -278,11 +276,12 @@ def _cues(text: str, part: str, lower: str, words: list[str]) -> list[float]:
     def count_of(characters: bytes) -> int:
         return len(in_bytes) - len(in_bytes.translate(None, characters))
 
+    digits = count_of(_DIGITS) if part.isascii() else len(_find_digits(part))
     return [
         *topics,
         *opening,
-        *[float(phrase in lower) for phrase in _PHRASES],
-        *_asked(words),
+        *map(float, map(lower.__contains__, _PHRASES)),
+        *_asked(words, digits > 0),
         log1p(len(text)),
         log1p(len(words)),
         log1p(text.count("\n")),
@@ -293,7 +292,7 @@ def _cues(text: str, part: str, lower: str, words: list[str]) -> list[float]:
         log1p(count(":")),
         log1p(count('"') + count("“")),
         log1p(count_of(_CODE)),
-        log1p(count_of(_DIGITS) if part.isascii() else len(_find_digits(part))),
+        log1p(digits),
         min(sum(map(len, words)) / len(words), 10.0) if words else 0.0,
         count_of(_CAPITALS) / (len(part) or 1),
         len(in_bytes) / (len(part) or 1) - 1,
@@ -305,19 +304,19 @@ def _cues(text: str, part: str, lower: str, words: list[str]) -> list[float]:
     ]
 
 
-def _asked(words: list[str]) -> tuple[float, float]:
-    """Logarithms of 1 + the words, and of 1 + the things, that a prompt asks for: "two pages", "10 tips"."""
-    asked = things = 0.0
-    for place, word in enumerate(words):
-        if word in _NUMBERED:
-            number = _NUMERALS[word]
-        elif word.isdecimal() and len(word) < 6:
-            number = int(word)
-        else:
-            continue
-        for unit in words[place + 1 : place + 3]:
+def _asked(words: list[str], digits: bool) -> tuple[float, float]:
+    """Logarithms of 1 + the words, and of 1 + the things, that a prompt asks for: "two pages", "10 tips".
+
+    `digits` says whether there may be numbers in digits.
+    """
+    numbers = {word: _NUMERALS[word] for word in _NUMBERED.intersection(words)}
+    if digits:
+        numbers.update({word: int(word) for word in filter(str.isdecimal, words) if len(word) < 6})
+    things = max([number for word, number in numbers.items() if number <= 100 and word != "a"], default=0)
+    asked = 0
+    if numbers and not _MEASURED.isdisjoint(words):
+        for place, unit in enumerate(words):
             if unit in _UNITS:
-                asked = max(asked, number * _UNITS[unit])
-        if number <= 100 and word != "a":
-            things = max(things, number)
+                for word in words[max(0, place - 2) : place]:
+                    asked = max(asked, numbers.get(word, 0) * _UNITS[unit])
     return math.log1p(asked), math.log1p(things)
