@@ -194,7 +194,7 @@ complete -c driftkit -n '__driftkit_command calibrate' -l drift -d 'Look out for
 complete -c driftkit -n '__driftkit_command calibrate' -l detector -x -a 'sprt adwin psi ks page-hinkley kswin' -d 'By this detector: sprt, adwin, psi, ks, page-hinkley, kswin. Repeatable'
 complete -c driftkit -n '__driftkit_command calibrate' -l alarms -r -F -d 'Write alarms there, not among records'
 complete -c driftkit -n '__driftkit_command calibrate' -l on-drift -x -a 'keep reset' -d 'After real drift (refit-recent), keep what was learned of the tenant, or let it count little'
-complete -c driftkit -n '__driftkit_command calibrate' -l fail-on-drift -d 'Exit status 5 when residuals have drifted'
+complete -c driftkit -n '__driftkit_command calibrate' -l fail-on-drift -d 'Exit status 5 when residuals have drifted, 3 when a run was not looked at, since --state knows it'
 complete -c driftkit -n '__driftkit_command calibrate' -l gpu -x -a 'a100-80gb a10g h100 h200 l4 rtx-pro-6000 rtx4090' -d 'GPU profile: a100-80gb, a10g, h100, h200, l4, rtx-pro-6000, rtx4090'
 complete -c driftkit -n '__driftkit_command calibrate' -l served-model -r -F -a 'llama-2-7b llama-3.1-8b opt-350m qwen1.5-1.8b qwen2.5-7b' -d 'Model profile: llama-2-7b, llama-3.1-8b, opt-350m, qwen1.5-1.8b, qwen2.5-7b; or a Hugging Face config.json, or its folder'
 complete -c driftkit -n '__driftkit_command calibrate' -l profile -r -F -d 'A GPU and a model of your own: a TOML file with every constant of both, in tables [gpu] and [model]'

@@ -6,8 +6,8 @@
 #                                                   on completions of yours: the regressor learns from the file
 #                                                   TAUGHT, then each SERVED is sent to the simulator again
 #
-# Completions are what `driftkit run` writes, or `driftkit gen --trace LOG --map ...` makes of a log; with the prompts'
-# text, lengths are predicted best. OPTIONs are those of `run`: --gpu, --served-model, --max-num-seqs. No request
+# Completions are what `driftkit run` writes, or `driftkit gen --trace LOG --map ...` makes of a log that has the
+# prompts' tokens (`driftkit estimate` counts them); with the prompts' text, lengths are predicted best. OPTIONs are those of `run`: --gpu, --served-model, --max-num-seqs. No request
 # may be in both, or the regressor has seen the answer. One SERVED has an interval over its requests, which is too
 # narrow; several, say a day each, have one over days.
 #

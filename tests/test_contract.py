@@ -326,6 +326,12 @@ class FilterContract(InputContract):
         limited = bash('ulimit -n 120; "$@"', DRIFTKIT, *args)
         assert (limited.returncode, limited.stdout) == (0, ok(args))
 
+    def test_a_folder_with_a_file_packed_and_unpacked(self, data: bytes, tmp_path: Path) -> None:
+        (tmp_path / "1.jsonl").write_bytes(data)
+        (tmp_path / "1.jsonl.gz").write_bytes(gzip.compress(data))
+        first, *_ = said(run(self.args(tmp_path)), 2)
+        assert first.endswith(f"{tmp_path}: 1.jsonl is there packed and unpacked: keep one")
+
     def test_a_folder_without_records(self, tmp_path: Path) -> None:
         first, *_ = said(run(self.args(tmp_path)), 2)
         assert first == f"driftkit {self.name}: {tmp_path}: a folder without *.jsonl or *.jsonl.gz"

@@ -588,7 +588,9 @@ def test_the_watch_goes_on_in_the_state_and_a_known_run_raises_nothing(tmp_path:
     assert records(ok(["calibrate", "--drift", *state], first))[-1]["kind"] == "completion"
     ok(["calibrate", *state], jsonl([done(0, 200, run_id="run-0")]))  # who does not look keeps what was seen
     assert said(run(["calibrate", "--fail-on-drift", *state], second), 5)[0].startswith(SAID)
-    lines = said(run(["calibrate", "--fail-on-drift", *state], second), 0)
+    lines = said(run(["calibrate", "--fail-on-drift", *state], second), 3)  # it has not looked
+    assert "and drift is not looked for" in lines[-1]
+    lines = said(run(["calibrate", *state], second), 0)
     assert ["was learned before" in line for line in lines] == [True]
     (file,) = (tmp_path / "state").glob("*.json")
     document = json.loads(file.read_bytes())

@@ -582,11 +582,13 @@ def test_a_history_is_fitted_and_estimated_by(stages: Stages, tmp_path: Path) ->
         assert row["est_base_tokens"] == row["est_output_tokens"] == expected.base_tokens
         assert (row["est_output_tokens_p10"], row["est_output_tokens_p90"]) == expected.interval_tokens
         assert row["est_model"] == "history"
-    # what is learned of it afterwards goes beside it, and a new fit says that it was learned of the old
+    # what is learned of it afterwards goes beside it, and a new fit takes away what was learned of the old
     served = ok(["run"], ok(["schedule", "--policy", "sjf"], result.stdout))
     ok(["calibrate", "--method", "quantile", "--state", state], served)
     (warning,) = said(run(["calibrate", "--fit", "history", "--state", state, stages.completions]), 0)
-    assert f"{state}/history.given.qwen1%2E5-1%2E8b.json: learned of the history before" in warning
+    correction = state / "history.given.qwen1%2E5-1%2E8b.json"
+    assert f"{correction}: corrected the history before" in warning
+    assert not correction.exists()
     assert len(records(run(call, jsonl(requests)).stdout)) == 48
 
 

@@ -63,11 +63,8 @@ def remember(
     memories = [_learned(key, of, folder, max_age_s, warn) for key, of in runs.items()]
     for one in memories:
         path = memory.write(folder.path, one)
-        for correction in folder.of(f"{Knn.name}:{one.of.base}", one.of.served_model):
-            warn(
-                f"{correction}: learned of the memory before {path.name}, and goes on from there; "
-                "move it away to start anew"
-            )
+        for correction in folder.begin_anew(f"{Knn.name}:{one.of.base}", one.of.served_model):
+            warn(f"{correction}: corrected what {path.name} was before: taken away")
     return memories
 
 

@@ -90,9 +90,15 @@ class StateFolder:
                 raise StateError(f"{path}: {(error.strerror or str(error)).lower()}") from error
         return whole.hexdigest()
 
-    def of(self, estimator: str, served_model: str) -> list[Path]:
-        """The files of what was learned for an estimator and model, under any tokenizer."""
-        return sorted(self.path.glob(f"{_quoted(estimator)}.*.{_quoted(served_model)}.json"))
+    def begin_anew(self, estimator: str, served_model: str | None = None) -> list[Path]:
+        """Take away what was learned of an estimator's errors, which has others from now on: under any
+        tokenizer, and for any model where none is given. Call it under `writing`.
+        """
+        model = _quoted(served_model) if served_model is not None else "*"
+        files = sorted(self.path.glob(f"{_quoted(estimator)}.*.{model}.json"))
+        for path in files:
+            path.unlink(missing_ok=True)
+        return files
 
     def _file(self, key: Key) -> Path:
         path = self._files.get(key)

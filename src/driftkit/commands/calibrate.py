@@ -58,6 +58,8 @@ LEARNING = ("method", "state", "sort_input", "live", "unbuffered", "redact_promp
     "each other in the order in which they started, inputs in that in which they arrived, so that an "
     "alarm waits for those before. With --state the watch goes on where it ended; detectors that are not "
     "called this time are forgotten.\n\n"
+    "A fit takes away what was learned of the errors of the one before it. Calibrate what that one has "
+    "estimated first, then fit.\n\n"
     "With --fit engine nothing is learned of estimates: the simulator's constants are fitted to completions "
     "of a real run, and the profile is written that --profile of run and schedule reads. The requests are "
     "replayed as they were offered, with their lengths, on the simulator that the options describe; its "
@@ -123,7 +125,11 @@ LEARNING = ("method", "state", "sort_input", "live", "unbuffered", "redact_promp
     show_default=True,
     help="After real drift (refit-recent), keep what was learned of the tenant, or let it count little.",
 )
-@click.option("--fail-on-drift", is_flag=True, help="Exit status 5 when residuals have drifted.")
+@click.option(
+    "--fail-on-drift",
+    is_flag=True,
+    help="Exit status 5 when residuals have drifted, 3 when a run was not looked at, since --state knows it.",
+)
 @simulator_options
 @output_options
 @filter_options
@@ -237,10 +243,13 @@ def command(
         if folder is not None and any("" in learning.new_runs for learning in stream.learning.values()):
             outcome.warn("completions without run_id were learned: they will be again if they come again")
         for run in sorted(stream.repeated):
+            unseen = ", and drift is not looked for" if watched else ""
             outcome.warn(
                 f"run {run} was learned before: the state does not change, and its calibrated estimates "
-                "come from one who knew the answers"
+                f"come from one who knew the answers{unseen}"
             )
+        if fail_on_drift and stream.repeated:
+            outcome.failed += 1  # a gate that has not looked does not pass
     return DRIFT_FOUND if drifted and fail_on_drift else outcome.status
 
 

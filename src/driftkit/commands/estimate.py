@@ -115,6 +115,11 @@ def command(
     estimator = build(load("estimators", model), at, served_model, outcome.warn_once, base)
     at_once = hasattr(estimator, "estimate_many")
     learned = None
+    if counter.name == "whitespace" and estimator.name in ("history", "regressor"):
+        outcome.warn(
+            f"--tokenizer whitespace counts words, and --model {model} tells tokens: what is learned "
+            "of its errors will be wrong"
+        )
     if folder is not None:
         fitted = hasattr(estimator, "from_state")
         learned = Corrections(folder, outcome.warn, follow=follow, optional=fitted)

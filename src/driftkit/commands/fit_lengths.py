@@ -46,11 +46,8 @@ def fit_history(
             raise DriftkitError("no completions that ended well: nothing to fit")
         for served_model, history in known.items():
             history.save(folder.path, served_model)
-            for path in folder.of(History.name, served_model):
-                outcome.warn(
-                    f"{path}: learned of the history before this one, and goes on from there; "
-                    "move it away to start anew"
-                )
+            for path in folder.begin_anew(History.name, served_model):
+                outcome.warn(f"{path}: corrected the history before this one: taken away")
         _warn_of_memories(outcome, folder.path, History.name)
     return outcome.status
 
@@ -106,11 +103,8 @@ def fit_regressor(
             f"{100 * scores.coverage:.1f} % between P10 and P90",
             err=True,
         )
-        for path in sorted(folder.path.glob("regressor.*.*.json")):
-            outcome.warn(
-                f"{path}: learned of the regressor before this one, and goes on from there; "
-                "move it away to start anew"
-            )
+        for path in folder.begin_anew("regressor"):
+            outcome.warn(f"{path}: corrected the regressor before this one: taken away")
         _warn_of_memories(outcome, folder.path, "regressor")
     return outcome.status
 

@@ -67,7 +67,11 @@ def _with_folders_listed(
         if not Path(path).is_dir():
             listed.append(path)
             continue
-        inside = [str(file) for file in sorted(Path(path).iterdir()) if file.name.endswith(IN_A_FOLDER)]
+        files = {file.name: str(file) for file in sorted(Path(path).iterdir())}
+        inside = [file for name, file in files.items() if name.endswith(IN_A_FOLDER)]
+        twice = [name for name in files if name.endswith(".jsonl") and f"{name}.gz" in files]
+        if twice:
+            raise click.UsageError(f"{path}: {twice[0]} is there packed and unpacked: keep one", ctx)
         if not inside:
             raise click.UsageError(f"{path}: a folder without *.jsonl or *.jsonl.gz", ctx)
         listed += inside

@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, ClassVar
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 from driftkit.errors import StateError
 from driftkit.estimation import observed
@@ -90,6 +90,10 @@ class History:
         document = read(path, _KIND, VERSION)
         if document is None:
             hint = f"`driftkit calibrate --fit history --state {folder}` learns it from completions"
+            parts = [other.name.split(".") for other in sorted(folder.glob("history.*.json"))]
+            others = [unquote(part[1]) for part in parts if len(part) == 3]  # four: corrections of one
+            if others:
+                hint = f"there is one of another: --served-model {others[0]}"
             raise StateError(f"{path}: no history of {served_model}", hint=hint)
         history = cls(warn)
         try:

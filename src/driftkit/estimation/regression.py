@@ -33,7 +33,7 @@ class Regression:
             hint = f"`driftkit calibrate --fit regressor --state {folder}` learns it from completions"
             raise StateError(f"{folder}: no regressor", hint=hint)
         if found.regressor.scales and served_model not in found.regressor.scales:
-            known = ", ".join(sorted(filter(None, found.regressor.scales)))
+            known = ", ".join(sorted(filter(None, found.regressor.scales))) or "a model without a name"
             warn(f"{folder}: the regressor has seen no completion of {served_model}, but of {known}")
         return cls(found.regressor, served_model)
 

@@ -35,7 +35,8 @@ def read(path: Path, kind: str, version: int) -> dict[str, Any] | None:
         raise StateError(f"{path}: not a driftkit state file", hint="give another --state DIR")
     found = document.get("version")
     if found != version:
-        hint = "it was written by a newer driftkit: upgrade this one"
+        newer = type(found) is int and found > version
+        hint = "it was written by a newer driftkit: upgrade this one" if newer else ANEW
         raise StateError(f"{path}: state version {found}, this driftkit reads {version}", hint=hint)
     return document
 
