@@ -1,6 +1,6 @@
 #!/bin/sh
-# The load generators that client_ceiling.py measures driftkit against, each in an environment of its own, because
-# their pins do not agree with one another's nor with ours.
+# What driftkit is measured against, each in an environment of its own, because their pins do not agree with one
+# another's nor with ours: the load generators of client_ceiling.py and the detectors of drift_detection.py.
 set -eu
 cd "$(dirname "$0")/.."
 PYTHON=${PYTHON:-python3}
@@ -14,3 +14,4 @@ install() { # install NAME REQUIREMENT
 
 install aiperf "aiperf==0.13.*"
 install guidellm "guidellm==0.8.*"
+install river "river==0.26.*"

@@ -200,7 +200,7 @@ def main() -> None:
     print(f"{len(answers.prompts)} prompts, {len(answers.models)} models: {', '.join(answers.models)}")
     kinds: list[tuple[str, Any]] = [("", None)]
     try:
-        kinds.append((" + embeddings", _remembered(embeddings.load())))
+        kinds.append((" + embeddings", remembered(embeddings.load())))
     except DriftkitError as error:
         print(f"length_prediction: without embeddings: {error}", file=sys.stderr)
     print(f"\n{'one fit per served model':34s} {'tau':>6s}          MAE under the constant median")
@@ -233,7 +233,7 @@ def main() -> None:
         print(flush=True)
 
 
-def _remembered(model: Any) -> Any:
+def remembered(model: Any) -> Any:
     """The same vectors, each computed once."""
     known: dict[str, Any] = {}
 

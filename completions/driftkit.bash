@@ -73,6 +73,7 @@ _driftkit() {
             *:--rate-scale | \
             *:--label | \
             *:--seed | \
+            *:--base | \
             *:--batch-size | \
             *:--batch-wait | \
             *:--max-concurrency | \
@@ -98,6 +99,7 @@ _driftkit() {
             *:--max-failed | \
             *:--abort-error-ratio | \
             *:--max-client-lag | \
+            *:--max-age | \
             *:--by | \
             *:--where | \
             *:--baseline | \
@@ -131,7 +133,7 @@ _driftkit() {
             return
             ;;
         *:--model)
-            _driftkit_words 'table prompt-length history regressor oracle'
+            _driftkit_words 'table prompt-length history regressor knn oracle'
             return
             ;;
         *:--state)
@@ -174,7 +176,7 @@ _driftkit() {
             return
             ;;
         *:--method)
-            _driftkit_words 'ratio ema isotonic quantile'
+            _driftkit_words 'quantile ratio isotonic ema'
             return
             ;;
         *:--route)
@@ -186,11 +188,11 @@ _driftkit() {
             return
             ;;
         *:--fit)
-            _driftkit_words 'engine history regressor'
+            _driftkit_words 'engine history regressor knn'
             return
             ;;
         *:--detector)
-            _driftkit_words 'page-hinkley adwin psi ks sprt kswin'
+            _driftkit_words 'sprt adwin psi ks page-hinkley kswin'
             return
             ;;
         *:--on-drift)
@@ -221,7 +223,7 @@ _driftkit() {
             ;;
         estimate)
             if [[ $cur == -* ]]; then
-                _driftkit_words '--model --tokenizer --state --follow --served-model --unbuffered --redact-prompt --on-error --rejects --config --manifest --debug -h --help'
+                _driftkit_words '--model --base --tokenizer --state --follow --served-model --unbuffered --redact-prompt --on-error --rejects --config --manifest --debug -h --help'
             else
                 _driftkit_paths -f
             fi
@@ -242,7 +244,7 @@ _driftkit() {
             ;;
         calibrate)
             if [[ $cur == -* ]]; then
-                _driftkit_words '--method --state --sort --live --fit --embed --drift --detector --alarms --on-drift --fail-on-drift --gpu --served-model --profile --batching --batch-size --batch-wait --dispatch --max-concurrency --max-num-batched-tokens --max-num-seqs --num-gpu-blocks --gpu-memory-utilization --block-size --max-model-len --long-prefill-token-threshold --enable-prefix-caching --no-enable-prefix-caching --scheduler-reserve-full-isl --no-scheduler-reserve-full-isl --watermark --async-scheduling --no-async-scheduling --power-cap --step-time-scale --unbuffered --redact-prompt --on-error --rejects --config --manifest --debug -h --help'
+                _driftkit_words '--method --state --sort --live --fit --embed --max-age --drift --detector --alarms --on-drift --fail-on-drift --gpu --served-model --profile --batching --batch-size --batch-wait --dispatch --max-concurrency --max-num-batched-tokens --max-num-seqs --num-gpu-blocks --gpu-memory-utilization --block-size --max-model-len --long-prefill-token-threshold --enable-prefix-caching --no-enable-prefix-caching --scheduler-reserve-full-isl --no-scheduler-reserve-full-isl --watermark --async-scheduling --no-async-scheduling --power-cap --step-time-scale --unbuffered --redact-prompt --on-error --rejects --config --manifest --debug -h --help'
             else
                 _driftkit_paths -f
             fi

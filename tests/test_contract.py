@@ -317,6 +317,15 @@ class FilterContract(InputContract):
             [*self.args(tmp_path / "2026-11-01.jsonl.gz"), tmp_path / "2026-11-02.jsonl"]
         )
 
+    def test_a_folder_may_have_more_files_than_may_be_open(self, data: bytes, tmp_path: Path) -> None:
+        lines = data.splitlines(keepends=True)
+        (tmp_path / "0.jsonl").write_bytes(b"".join(lines))
+        for n in range(1, 130):
+            (tmp_path / f"{n}.jsonl").write_bytes(b"")
+        args = self.args(tmp_path)
+        limited = bash('ulimit -n 120; "$@"', DRIFTKIT, *args)
+        assert (limited.returncode, limited.stdout) == (0, ok(args))
+
     def test_a_folder_without_records(self, tmp_path: Path) -> None:
         first, *_ = said(run(self.args(tmp_path)), 2)
         assert first == f"driftkit {self.name}: {tmp_path}: a folder without *.jsonl or *.jsonl.gz"

@@ -94,3 +94,30 @@ def test_the_fit_example_brings_a_real_run_within_a_few_percent(tmp_path: Path) 
         line.split() for line in printed.splitlines() if line.split()[:3] == ["fitted", "e2e_s", "mean"]
     ]
     assert abs(float(fitted[5])) < 3  # change against measured, %; before the fit 44
+
+
+def test_the_price_of_error_lies_between_the_prompts_length_and_the_oracle(tmp_path: Path) -> None:
+    printed = shell(f"SEEDS=1 {ROOT}/examples/price_of_error.sh", tmp_path)
+    change = {
+        line.split()[0]: float(line.split()[5])
+        for line in printed.splitlines()
+        if line.split()[1:3] == ["e2e_s", "mean"]
+    }
+    assert change["oracle"] < change["predicted"] < 0
+    assert set(change) == {"oracle", "predicted", "calibrated", "table"}
+
+
+def test_the_price_of_error_on_completions_of_ones_own(tmp_path: Path) -> None:
+    script = f"""
+    driftkit gen --spec {ROOT}/examples/tenants.toml --requests 120 | driftkit run >taught.jsonl
+    driftkit gen --spec {ROOT}/examples/tenants.toml --requests 60 --seed 1 |
+      driftkit estimate --model oracle | driftkit run | driftkit calibrate >served.jsonl
+    {ROOT}/examples/price_of_error.sh taught.jsonl served.jsonl -- --max-num-seqs 2
+    """
+    printed = shell(script, tmp_path)
+    for label in ("oracle", "predicted", "table", "prompt-length"):
+        assert re.search(rf"(?m)^  {label} +as made +60 +tokens ", printed)
+    assert re.findall(r"(?m)^  (\S+) +calibrated +60 +tokens ", printed) == ["calibrated"]
+    assert re.search(r"(?m)^  oracle +e2e_s +mean .* 60 +bootstrap$", printed)
+    with pytest.raises(AssertionError, match="usage: examples"):
+        shell(f"{ROOT}/examples/price_of_error.sh taught.jsonl", tmp_path)

@@ -19,13 +19,13 @@ from cli import Record, changed, jsonl, ok, records, run, said
 from driftkit import registry, rng
 from driftkit.calibration.drift import ks, page_hinkley, psi, sprt, windows
 from driftkit.calibration.drift.adwin import Adwin
-from driftkit.calibration.drift.base import ARL, Detector
+from driftkit.calibration.drift.base import ARL, Detector, Rank
 from driftkit.calibration.drift.hold_back import MOST, HoldBack
 from driftkit.calibration.drift.ks import Ks
 from driftkit.calibration.drift.kswin import Kswin
 from driftkit.calibration.drift.page_hinkley import PageHinkley
 from driftkit.calibration.drift.psi import Psi
-from driftkit.calibration.drift.residuals import FIRST, LAG, Residuals, tie_breaker
+from driftkit.calibration.drift.residuals import Ranks, Residuals, tie_breaker
 from driftkit.calibration.drift.sprt import Sprt
 from driftkit.calibration.drift.watch import Watch
 from driftkit.calibration.ratio import Ratio
@@ -57,6 +57,19 @@ def moved(ranks: list[float], by: float) -> list[float]:
     return [NORMAL.cdf(NORMAL.inv_cdf(rank) + by) for rank in ranks]
 
 
+def known(rank: float) -> Rank:
+    return Rank(rank, rank, False)
+
+
+def cut_at(least: float, rank: float) -> Rank:
+    """What is known of a rank where all above `least` are cut."""
+    return Rank(rank, min(rank, least), rank > least)
+
+
+def seen_by(name: str, ranks: list[float]) -> list[Any]:
+    return [known(rank) for rank in ranks] if name == "sprt" else ranks
+
+
 def run_lengths(new: Callable[[], Detector], values: list[Any]) -> list[int]:
     """How many values each alarm took."""
     lengths, detector, count = [], new(), 0
@@ -73,9 +86,9 @@ def run_lengths(new: Callable[[], Detector], values: list[Any]) -> list[int]:
 
 def test_a_rank_is_the_place_among_what_came_before_and_itself() -> None:
     of = Residuals()
-    found = [of.rank("ask", x, False, 0.5) for x in (0.0, 1.0, -1.0, 0.52, 0.52)]
+    found = [of.rank("ask", x, False, 0.5).drawn for x in (0.0, 1.0, -1.0, 0.52, 0.52)]
     # the only one; the higher of two; the lowest of three; third of four, and that place with its equal
-    assert found == [0.5, 1.5 / 2, 0.5 / 3, 2.5 / 4, (2 + 0.5 * 2) / 5]
+    assert found == pytest.approx([0.5, 1.5 / 2, 0.5 / 3, 2.5 / 4, (2 + 0.5 * 2) / 5])
 
 
 def test_every_order_of_the_same_residuals_has_its_own_ranks_and_all_are_alike_likely() -> None:
@@ -83,7 +96,7 @@ def test_every_order_of_the_same_residuals_has_its_own_ranks_and_all_are_alike_l
     seen = set()
     for order in permutations((-1.0, -0.3, 0.4, 1.2)):
         of = Residuals()
-        ranks = [of.rank("ask", x, False, 0.5) for x in order]
+        ranks = [of.rank("ask", x, False, 0.5).drawn for x in order]
         seen.add(tuple(math.floor(rank * n) for n, rank in enumerate(ranks, start=1)))
     assert len(seen) == 24
     assert all(0 <= place < n for places in seen for n, place in enumerate(places, start=1))
@@ -101,9 +114,13 @@ def residuals_of(case: str) -> list[tuple[float, bool]]:
     z = normals(f"residuals/{case}", 5000)
     if case == "two thirds cut at one cap":
         return [(min(x, -0.43), x > -0.43) for x in z]
-    if case == "caps that fall on the way":
-        caps = [1.0 if place < 2500 else -0.2 for place in range(len(z))]
-        return [(min(x, cap), x > cap) for x, cap in zip(z, caps, strict=True)]
+    caps = {
+        "caps that fall on the way": [1.0] * 2500 + [-0.2] * 2500,
+        "caps that rise on the way": [-0.2] * 2500 + [1.0] * 2500,
+        "caps of all kinds": [-1.0, 0.0, 0.4, 2.5, 0.1] * 1000,
+    }
+    if case in caps:
+        return [(min(x, cap), x > cap) for x, cap in zip(z, caps[case], strict=True)]
     if case == "all the same":
         return [(0.1, False)] * 5000
     if case == "beyond every bin":
@@ -117,14 +134,17 @@ def residuals_of(case: str) -> list[tuple[float, bool]]:
         "lognormal",
         "two thirds cut at one cap",
         "caps that fall on the way",
+        "caps that rise on the way",
+        "caps of all kinds",
         "all the same",
         "beyond every bin",
     ],
 )
 def test_ranks_are_uniform_whatever_the_residuals_are(case: str) -> None:
     of = Residuals()
-    found = [of.rank("ask", x, cut, tie_breaker(n)) for n, (x, cut) in enumerate(residuals_of(case))]
-    assert all(0 <= rank <= 1 for rank in found)
+    ranks = [of.rank("ask", x, cut, tie_breaker(n)) for n, (x, cut) in enumerate(residuals_of(case))]
+    assert all(0 <= rank.least <= rank.drawn <= 1 for rank in ranks)
+    found = [rank.drawn for rank in ranks]
     assert not far_from_uniform(found)
     assert not far_from_uniform(found[2500:])
 
@@ -133,18 +153,22 @@ def test_a_cut_that_is_taken_for_an_end_would_look_like_drift() -> None:
     """The reason for treating cuts: the same residuals, with the flag left out."""
     of = Residuals()
     cases = residuals_of("caps that fall on the way")
-    found = [of.rank("ask", x, False, tie_breaker(n)) for n, (x, _) in enumerate(cases)]
+    found = [of.rank("ask", x, False, tie_breaker(n)).drawn for n, (x, _) in enumerate(cases)]
     assert far_from_uniform(found[2500:])
 
 
-def test_what_drifts_is_for_a_while_not_held_against_itself() -> None:
-    """FIRST of one length, then longer ones: LAG of them are above all; the next meets its kind."""
-    of = Residuals()
-    for _ in range(FIRST):
-        of.rank("ask", 0.0, False, 0.5)
-    ranks = [of.rank("ask", 1.0, False, 0.5) for _ in range(LAG + 2)]
-    assert {*ranks[: LAG + 1]} == {(FIRST + 0.5) / (FIRST + 1)}
-    assert ranks[-1] == (FIRST + 0.5 * 2) / (FIRST + 2)
+def test_ranks_of_cut_outputs_by_hand() -> None:
+    """Kaplan and Meier of one that ended, one that was cut and a longer one that ended: of four, with the one
+    to be ranked, three get past the first, and of the two that are not cut then, half past the last.
+    """
+    of = Ranks()
+    for log_ratio, cut in ((-1.0, False), (0.0, True), (1.0, False)):
+        of.learn(of.rank(log_ratio, cut, 0.0)[1], cut)
+    before = of.rank(-0.5, True, 0.2)[0]
+    assert before == pytest.approx(Rank(1 / 4 + 3 / 4 * 0.2, 1 / 4, True))
+    assert of.rank(-0.5, False, 0.2)[0].drawn == pytest.approx((1 + 0.2) / 4)
+    assert of.rank(0.5, False, 0.2)[0].drawn == pytest.approx(1 - 3 / 4 * (1 - 0.2 / 2))
+    assert of.rank(1.5, True, 0.0)[0].least == pytest.approx(1 - 3 / 4 / 2)
 
 
 # --- how rare false alarms are --------------------------------------------------------------------
@@ -174,7 +198,8 @@ def test_page_hinkley_raises_false_alarms_as_often_as_theory_says() -> None:
 @pytest.mark.parametrize(
     ("new", "values", "expected", "least"),
     [
-        pytest.param(lambda: Sprt(arl=1000), "ranks", 100.0, 1, id="sprt"),
+        pytest.param(lambda: Sprt(arl=1000), "places", 100.0, 20, id="sprt"),
+        pytest.param(lambda: Sprt(arl=1000), "two thirds cut", 100.0, 20, id="sprt, cut"),
         pytest.param(lambda: Adwin(arl=1000), "ranks", 100.0, 0, id="adwin"),
         pytest.param(lambda: Kswin(arl=1000), "ranks", 100.0, 1, id="kswin"),
         pytest.param(lambda: Ks(level=0.1), "numbers", 100_000 / windows.STRIDE * 0.05, 1, id="ks"),
@@ -191,6 +216,8 @@ def test_no_detector_raises_more_false_alarms_than_it_says(
     ranks = uniforms(f"quiet/{values}", 100_000)
     of: dict[str, Callable[[float], Any]] = {
         "ranks": lambda u: u,
+        "places": known,
+        "two thirds cut": lambda u: cut_at(1 / 3, u),
         "numbers": lambda u: int(20 * math.exp(NORMAL.inv_cdf(u))),
         "categories": lambda u: "abcde"[min(int(-math.log(u) * 2), 4)],
     }
@@ -198,11 +225,32 @@ def test_no_detector_raises_more_false_alarms_than_it_says(
     assert least <= found <= expected + 5 * math.sqrt(expected)
 
 
-def test_a_wald_test_ends_by_its_bounds() -> None:
-    """1e6 values between false alarms: false = ln 10 / 0.125 / 2e6 = 9.21e-6."""
-    least, most = sprt.bounds(1e6)
-    assert least == pytest.approx(math.log(0.1), abs=1e-4)
-    assert most == pytest.approx(math.log(0.9 / 9.21e-6), abs=1e-3)
+@pytest.mark.parametrize("least", [1.0, 0.9995, 0.7, 0.05, 0.0005, 0.0])
+def test_ratios_of_uniform_ranks_are_one_on_average(least: float) -> None:
+    """What makes their sum a martingale: in 100,000 a hair's breadth too much each time would add up."""
+    count = 200_000
+    each = [sprt.ratios(cut_at(least, (n + 0.5) / count)) for n in range(count)]
+    for move in zip(*each, strict=True):
+        assert fmean(move) == pytest.approx(1, abs=2e-6)
+
+
+def test_sprt_by_hand() -> None:
+    """At the median the score is 0: exp(-1/8) and exp(-1/32); with h times the hazard, h * 0.5 ** (h - 1).
+    Cut there: P(z > -0.5) / 0.5 and so on, and 0.5 ** (h - 1).
+    """
+    hazards = (0.5, 2.0, 0.75, 1.5)
+    ended = [math.exp(-1 / 8)] * 2 + [math.exp(-1 / 32)] * 2 + [h * 0.5 ** (h - 1) for h in hazards]
+    assert sprt.ratios(known(0.5)) == pytest.approx(ended)
+    shifts = (0.5, -0.5, 0.25, -0.25)
+    longer = [NORMAL.cdf(shift) / 0.5 for shift in shifts] + [0.5 ** (h - 1) for h in hazards]
+    assert sprt.ratios(Rank(0.9, 0.5, True)) == pytest.approx(longer)
+    detector = Sprt(arl=1.0)
+    assert detector.update(known(0.5), 10.0) is None  # all ended ones are under 1, and so is their mean
+    assert detector.to_json() == {"sums": pytest.approx(ended)}
+    total = sum((one + 1) * ratio for one, ratio in zip(ended, longer, strict=True))
+    # half a deviation up is likeliest: of its two tests that of 10 s weighs exp(-1/8), the other 1
+    since_s = (10 * ended[0] + 20) / (ended[0] + 1)
+    assert detector.update(Rank(0.9, 0.5, True), 20.0) == pytest.approx((math.log(total / 8), 0.0, since_s))
 
 
 # --- how soon drift is found ----------------------------------------------------------------------
@@ -214,8 +262,8 @@ def test_a_step_is_found_within_200(name: str, by: float) -> None:
     """A step of 1.5 in lengths whose logarithm scatters by 0.68 is 0.6 standard deviations."""
     detector = RESIDUAL[name]()
     before, after = uniforms("before", 2000), moved(uniforms("after", 400), by)
-    assert [detector.update(u, float(t)) for t, u in enumerate(before)] == [None] * 2000
-    for count, u in enumerate(after, start=1):
+    assert {detector.update(u, float(t)) for t, u in enumerate(seen_by(name, before))} == {None}
+    for count, u in enumerate(seen_by(name, after), start=1):
         alarm = detector.update(u, 2000.0 + count)
         if alarm is not None:
             break
@@ -223,6 +271,18 @@ def test_a_step_is_found_within_200(name: str, by: float) -> None:
     assert count <= (250 if name in ("adwin", "kswin") else 200)
     assert alarm.statistic > alarm.threshold
     assert alarm.since_s == pytest.approx(2000, abs=150)
+
+
+def test_longer_answers_are_noticed_where_most_are_cut() -> None:
+    """A chat's answers with max_tokens 512, of which 42 % are cut, and after a step of 1.5, 73 %."""
+    chat = spec.read(presets.text("driftsched"), "chat").settings.output
+    lengths = [chat.tokens(u, 512, 1.5 if n >= 500 else 1.0) for n, u in enumerate(uniforms("chat", 650))]
+    reasons = ["length" if tokens == 512 else "stop" for tokens in lengths]
+    rows = [done(n, *row) for n, row in enumerate(zip(lengths, reasons, strict=True))]
+    (alarm,) = alarms_of(DETECTORS[:4], rows)
+    assert (alarm["detector"], alarm["action"]) == ("sprt", "refit-recent")
+    assert 500 < alarm["at_s"] < 600
+    assert alarm["since_s"] == pytest.approx(500, abs=60)
 
 
 def test_kswin_sees_that_residuals_scatter_more_where_their_level_stays() -> None:
@@ -320,7 +380,7 @@ def in_flight(count: int) -> list[Record]:
     return sorted(rows, key=lambda row: row["finished_s"])
 
 
-def done(number: int, actual: int, **fields: Any) -> Record:
+def done(number: int, actual: int, finish_reason: str = "stop", **fields: Any) -> Record:
     return {
         "kind": "completion",
         "schema": 1,
@@ -331,7 +391,7 @@ def done(number: int, actual: int, **fields: Any) -> Record:
         "prompt_tokens": 50,
         "est_output_tokens": 200,
         "actual_output_tokens": actual,
-        "finish_reason": "stop",
+        "finish_reason": finish_reason,
         "status": "ok",
         "offered_s": float(number),
         "finished_s": number + 1.0,
@@ -366,7 +426,7 @@ def drifting(count: int, factor: float, **fields: Any) -> list[Record]:
 def test_real_drift_is_one_alarm_that_tells_to_drop_what_is_old() -> None:
     (alarm,) = alarms_of(DETECTORS, drifting(1200, 1.5))
     assert alarm["action"] == "refit-recent"
-    assert (alarm["detector"], alarm["drift_of"], alarm["tenant"]) == ("page-hinkley", "residual", "t")
+    assert (alarm["detector"], alarm["drift_of"], alarm["tenant"]) == ("sprt", "residual", "t")
     assert 600 < alarm["at_s"] < 800
     assert alarm["since_s"] == pytest.approx(600, abs=60)
     assert alarm["statistic"] > alarm["threshold"]
@@ -401,7 +461,8 @@ def test_tenants_are_watched_apart() -> None:
 def test_constant_lengths_and_outputs_that_are_all_cut_are_no_drift(actual: int) -> None:
     rows = [done(n, actual, finish_reason="length" if n % 2 else "stop") for n in range(1000)]
     assert alarms_of(DETECTORS, rows) == []
-    assert alarms_of(DETECTORS, [changed(row, finish_reason="length") for row in rows]) == []
+    cut = [done(n, actual, finish_reason="length") for n in range(20_000)]
+    assert alarms_of(DETECTORS, cut) == []
 
 
 # --- from one call to the next --------------------------------------------------------------------
@@ -415,6 +476,8 @@ def test_a_detector_goes_on_from_its_state(seed: int, place: int, name: str) -> 
     values: list[Any] = [u**3 if n > 700 else u for n, u in enumerate(draws)]
     if name == "psi":
         values = ["ab"[u > 0.5] for u in values]
+    if name == "sprt":
+        values = [cut_at(0.8, u) for u in values]
     place = place if name in RESIDUAL else min(place, windows.SIZE)
     new: type[Detector] = registry.load("detectors", name)
     whole, first, second = new(), new(), new()
@@ -439,11 +502,11 @@ def test_a_detector_goes_on_from_its_state(seed: int, place: int, name: str) -> 
 def test_a_night_is_held_against_the_one_before() -> None:
     """600 completions yesterday, 600 longer ones today, in two calls."""
     rows = drifting(1200, 1.5)
-    yesterday, today = Watch(["page-hinkley"]), Watch(["page-hinkley"])
+    yesterday, today = Watch(["sprt"]), Watch(["sprt"])
     assert [alarm for row in rows[:600] for alarm in yesterday.observe(row)] + yesterday.end_run(600) == []
     today.load_json(json.loads(json.dumps(yesterday.to_json())))
     alarms = [alarm for row in rows[600:] for alarm in today.observe(row)] + today.end_run(1200)
-    assert [alarm["at_s"] for alarm in alarms] == [a["at_s"] for a in alarms_of(["page-hinkley"], rows)]
+    assert [alarm["at_s"] for alarm in alarms] == [a["at_s"] for a in alarms_of(["sprt"], rows)]
 
 
 # --- what calibration makes of it -----------------------------------------------------------------
@@ -451,7 +514,7 @@ def test_a_night_is_held_against_the_one_before() -> None:
 
 def calibrated(rows: list[Record], reset: bool) -> list[Record]:
     def start(key: Key) -> Learning:
-        return Learning(Ratio(), {}, watch=Watch(["page-hinkley"]))
+        return Learning(Ratio(), {}, watch=Watch(["sprt"]))
 
     stream = Stream(start, reset=reset)
     for row in rows:
@@ -482,7 +545,7 @@ def drifted(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-SAID = "driftkit calibrate: drift: tenant t: page-hinkley of residual"
+SAID = "driftkit calibrate: drift: tenant t: sprt of residual"
 
 
 def test_an_alarm_is_a_record_after_the_completion_that_raised_it(drifted: Path) -> None:
@@ -492,7 +555,7 @@ def test_an_alarm_is_a_record_after_the_completion_that_raised_it(drifted: Path)
     assert line.endswith("the estimator needs a new fit on what came since")
     rows = records(result.stdout)
     (place,) = [n for n, row in enumerate(rows) if row["kind"] == "alarm"]
-    assert rows[place - 1]["cal_drift"] == "page-hinkley"
+    assert rows[place - 1]["cal_drift"] == "sprt"
     assert [row["id"] for row in rows if "cal_drift" in row] == [rows[place - 1]["id"]]
     alarm = rows[place]
     assert (alarm["at_s"], alarm["run_id"]) == (rows[place - 1]["finished_s"], "run-1")
@@ -529,7 +592,7 @@ def test_the_watch_goes_on_in_the_state_and_a_known_run_raises_nothing(tmp_path:
     assert ["was learned before" in line for line in lines] == [True]
     (file,) = (tmp_path / "state").glob("*.json")
     document = json.loads(file.read_bytes())
-    document["drift"]["t"]["detectors"]["residual"]["page-hinkley"]["up"] = -3
+    document["drift"]["t"]["detectors"]["rank"]["sprt"]["sums"][0] = -3
     file.write_bytes(json.dumps(document).encode())
     (line, _) = said(run(["calibrate", "--drift", *state], first), 1)
     assert "damaged state" in line

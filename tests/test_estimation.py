@@ -219,8 +219,11 @@ def test_prompt_length_says_the_prompts_length() -> None:
     assert record["est_category"] == "report"
 
 
-def taught() -> Estimator:
-    """A regressor that knows the true lengths of those that taught it, and must not ask for others'."""
+def taught(name: str) -> Estimator:
+    """A regressor, or the table with a memory, that knows the true lengths of those that taught it, and must
+    not ask for others'."""
+    from driftkit.estimation.knn import Knn
+    from driftkit.estimation.memory import Memory, Of, Seen
     from driftkit.estimation.regression import Regression
     from driftkit.estimation.regressor import fit
 
@@ -230,15 +233,22 @@ def taught() -> Estimator:
             "prompt_tokens": n,
             "actual_output_tokens": 5 * n,
             "trace_output_tokens": 5 * n,
+            "finished_s": float(n),
         }
         for n in range(1, 31)
     ]
+    if name == "knn":
+        memory = Memory(Of("table", "given", "m"), None)
+        memory.learn("run", [Seen(row, 256.0, row["actual_output_tokens"], cut=False) for row in rows])
+        return Knn(Table(silent), {"given": memory}, silent)
     return Regression(fit(rows).regressor, "m")
 
 
 @pytest.mark.parametrize("name", names("estimators"))
 def test_only_the_oracle_reads_the_true_length(name: str) -> None:
-    estimator: Estimator = taught() if name == "regressor" else load("estimators", name)(lambda text: None)
+    estimator: Estimator = (
+        taught(name) if name in ("regressor", "knn") else load("estimators", name)(lambda text: None)
+    )
     record = {"prompt_tokens": 10, "category": "summary", "tier": "batch", "prompt": "Summarize it."}
     found = {annotated({**record, "trace_output_tokens": n}, estimator)["est_output_tokens"] for n in (7, 70)}
     assert (len(found) == 2) == (name == "oracle")

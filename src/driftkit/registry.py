@@ -26,6 +26,7 @@ TABLES: dict[str, dict[str, str]] = {
         "prompt-length": "driftkit.estimation.prompt_length:PromptLength",
         "history": "driftkit.estimation.history:History",
         "regressor": "driftkit.estimation.regression:Regression",
+        "knn": "driftkit.estimation.knn:Knn",
         "oracle": "driftkit.estimation.oracle:Oracle",
     },
     "traces": {
@@ -44,17 +45,17 @@ TABLES: dict[str, dict[str, str]] = {
         "openai-batch": "driftkit.workload.exports.openai_batch:OpenAiBatch",
     },
     "calibrators": {
-        "ratio": "driftkit.calibration.ratio:Ratio",
-        "ema": "driftkit.calibration.ema:Ema",
-        "isotonic": "driftkit.calibration.isotonic:Isotonic",
         "quantile": "driftkit.calibration.quantile:Quantile",
+        "ratio": "driftkit.calibration.ratio:Ratio",
+        "isotonic": "driftkit.calibration.isotonic:Isotonic",
+        "ema": "driftkit.calibration.ema:Ema",
     },
     "detectors": {
-        "page-hinkley": "driftkit.calibration.drift.page_hinkley:PageHinkley",
+        "sprt": "driftkit.calibration.drift.sprt:Sprt",
         "adwin": "driftkit.calibration.drift.adwin:Adwin",
         "psi": "driftkit.calibration.drift.psi:Psi",
         "ks": "driftkit.calibration.drift.ks:Ks",
-        "sprt": "driftkit.calibration.drift.sprt:Sprt",
+        "page-hinkley": "driftkit.calibration.drift.page_hinkley:PageHinkley",
         "kswin": "driftkit.calibration.drift.kswin:Kswin",
     },
 }

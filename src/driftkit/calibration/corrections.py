@@ -16,13 +16,17 @@ class Corrections:
 
     A state that is unusable at the first question is a StateError. One that becomes so later, or is taken
     away, is told to `warn`, and what was known before goes on: who follows is not to stop for the writer.
+    Where corrections are not all that the state is for, `optional`, none is nothing to speak of.
     """
 
-    def __init__(self, folder: StateFolder, warn: Callable[[str], None], *, follow: bool) -> None:
+    def __init__(
+        self, folder: StateFolder, warn: Callable[[str], None], *, follow: bool, optional: bool = False
+    ) -> None:
         self._folder = folder
         self._learned = Learned(folder, None)
         self._warn = warn
         self._follow = follow
+        self._optional = optional
         self._corrections: dict[Key, Correction] = {}
         self._stamps: dict[Key, object] = {}
         self._unusable: set[Key] = set()
@@ -43,9 +47,10 @@ class Corrections:
         learning = self._learned.known(key)
         if learning is not None:
             return learning.calibrator
-        until = " until something is" if self._follow else ""
-        nothing = f"nothing learned yet for {'/'.join(key)}"
-        self._warn(f"{self._folder.path}: {nothing}; estimates stay as they are{until}")
+        if not self._optional:
+            until = " until something is" if self._follow else ""
+            nothing = f"nothing learned yet for {'/'.join(key)}"
+            self._warn(f"{self._folder.path}: {nothing}; estimates stay as they are{until}")
         return NoCorrection()
 
     def _newer(self, key: Key, known: Correction) -> Correction:

@@ -1,4 +1,4 @@
-"""The default calibration: the log-ratio actual / estimate per tenant and category.
+"""The mean of the log-ratio actual / estimate per tenant and category.
 
 The estimate enters with all its factors, so a tier's safety margin and a long prompt's stretch are learned
 away like any other error. Three things make it hold with few and cut observations:

@@ -18,6 +18,7 @@ check_completion = checker(
         *("run_id", "tenant", "category", "arrival_s", "offered_s", "status", "max_tokens", "finish_reason"),
         *("est_base_tokens_p10", "est_base_tokens_p90"),
         *("est_base_tokens", "est_bias_ratio", "est_safety_ratio", "est_input_ratio", "est_category"),
+        "est_memory_ratio",
         *("est_model", "est_tokenizer", "served_model", "actual_output_tokens", "actual_output_words"),
     ),
 )

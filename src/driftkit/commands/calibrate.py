@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Iterable
 from contextlib import ExitStack, nullcontext
 from typing import TYPE_CHECKING, Any
@@ -10,32 +9,27 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from driftkit.commands.configuration import Lines, given
+from driftkit.commands.fit_engine import fit_engine, given_beside
+from driftkit.commands.fit_lengths import fit_history, fit_knn, fit_regressor
 from driftkit.commands.keeping import Keeper
 from driftkit.commands.simulator import setup_of, simulator_options
 from driftkit.commands.stdio import Outcome, filter_options, output_options, reading, stdout
 from driftkit.registry import load, names
 
 if TYPE_CHECKING:
-    from driftkit.engines.sim.fit import Error, Fit, Observed, Run
-    from driftkit.engines.sim.simulation import Setup
     from driftkit.records.schema import Record
 
 DRIFT_FOUND = 5
 DRIFT = ("drift", "detectors", "alarms", "on_drift", "fail_on_drift")
 LEARNING = ("method", "state", "sort_input", "live", "unbuffered", "redact_prompt")
-#: options of the simulator whose values are in a profile
-HELD = {
-    *("gpu", "served_model", "profile"),
-    *("max_num_batched_tokens", "max_num_seqs", "max_model_len", "async_scheduling"),
-}
 
 
 @click.command(
-    epilog="Methods: ratio, the default, learns actual/estimate per tenant and category, shrunk towards the "
-    "category, and treats outputs cut at max_tokens as censored; isotonic learns it as a rising function of "
-    "the estimate, over the last 300 completions of each; quantile tracks its median and P10 and P90, adds "
-    "cal_output_tokens_p10 and _p90, and follows drift soonest; ema is the paper's moving average per "
-    "category.\n\n"
+    epilog="Methods: quantile, the default, tracks median, P10 and P90 of actual/estimate per tenant and "
+    "category, adds cal_output_tokens_p10 and _p90, and follows drift soonest; ratio learns the mean of its "
+    "logarithm, shrunk towards the category's; isotonic learns it as a rising function of the estimate, over "
+    "the last 300 completions of each; all three treat outputs cut at max_tokens as censored. ema is the "
+    "paper's moving average per category.\n\n"
     "Learning is prequential: a record's cal_output_tokens uses only what had finished before it arrived. "
     "Runs are learned one after the other, the next with what the last has taught; to compare runs of the "
     "same requests, calibrate each in a call of its own.\n\n"
@@ -44,17 +38,23 @@ HELD = {
     "--state had of each served model: give all completions that are to count. Nothing is written to "
     "standard output.\n\n"
     "With --fit regressor a scikit-learn model learns the lengths of outputs from prompts and what else is "
-    "known of a request, and replaces the one in --state. Its scores, out of fold, go to standard error: "
-    "Kendall's tau, the mean absolute error beside that of a constant, and how many outputs lie between P10 "
-    "and P90. Outputs that were cut enter with what they would have been expected to be, and so do those "
-    "that were in flight when a run was ended (cancelled).\n\n"
+    "known of a request, and replaces the one in --state. Its scores, out of fold and with estimates cut at "
+    "max_tokens as outputs were, go to standard error: Kendall's tau, the mean absolute error beside that of "
+    "a constant, and how many outputs lie between P10 and P90. Outputs that were cut enter with what they "
+    "would have been expected to be, and so do those that were in flight when a run was ended "
+    "(cancelled).\n\n"
+    "With --fit knn the errors of the estimates are remembered, of the latest 10,000 completions of each "
+    "estimator, with what the requests were like but without their text. Runs are added, each once; the "
+    "clock of a run goes on from the end of the one before it. Outputs that were cut or in flight enter as "
+    "with the regressor. Completions estimated by --model knn teach it too: what counts is the error of its "
+    "base.\n\n"
     "With --drift each tenant is watched: what came against what was estimated (the residual), by its "
     "level or its distribution, and inputs, which are the mix of categories, prompt_tokens, and the "
     "estimate without its correction. An alarm is a record of kind alarm after the completion that raised "
     "it, whose cal_drift names the detector. Its action is warn where inputs alone have drifted, which "
     "leaves what was learned right; refit where residuals have, with inputs; and refit-recent where "
     "residuals have without: then what came before since_s is no longer true. Without drift the default "
-    "detectors raise less than one alarm in 100,000 completions on average. Completions are held against "
+    "detectors raise less than one alarm in 70,000 completions on average. Completions are held against "
     "each other in the order in which they started, inputs in that in which they arrived, so that an "
     "alarm waits for those before. With --state the watch goes on where it ended; detectors that are not "
     "called this time are forgotten.\n\n"
@@ -73,7 +73,7 @@ HELD = {
 @click.option(
     "--method",
     metavar="NAME",
-    help="How to learn: " + ", ".join(names("calibrators")) + ".  [default: the state's, or ratio]",
+    help="How to learn: " + ", ".join(names("calibrators")) + ".  [default: the state's, or quantile]",
 )
 @click.option(
     "--state",
@@ -87,12 +87,20 @@ HELD = {
 @click.option(
     "--fit",
     "fitting",
-    type=click.Choice(["engine", "history", "regressor"]),
+    type=click.Choice(["engine", "history", "regressor", "knn"]),
     help="Fit to completions what is named: engine, the simulator's constants, written as a profile; "
-    "history, the lengths that estimate --model history goes by, and regressor, what --model regressor "
-    "predicts lengths with, both kept in the --state.",
+    "history, the lengths that estimate --model history goes by, regressor, what --model regressor "
+    "predicts lengths with, and knn, the errors that --model knn corrects by; the last three are kept in the "
+    "--state.",
 )
 @click.option("--embed", is_flag=True, help="With --fit regressor: embed prompts too (driftkit[embed]).")
+@click.option(
+    "--max-age",
+    type=click.FloatRange(0, min_open=True),
+    metavar="SECONDS",
+    help="With --fit knn: forget errors older than this on the run's clock.  "
+    "[default: the state's, or never]",
+)
 @click.option("--drift", is_flag=True, help="Look out for drift; every option below of it includes this.")
 @click.option(
     "--detector",
@@ -132,6 +140,7 @@ def command(
     fail_on_drift: bool,
     fitting: str | None,
     embed: bool,
+    max_age: float | None,
     on_error: str,
     rejects: str | None,
     unbuffered: bool,
@@ -150,18 +159,23 @@ def command(
     from driftkit.records.io import Writer, records_beside
 
     outcome = Outcome("calibrate")
+    if max_age is not None and fitting != "knn":
+        raise click.UsageError("--max-age goes with --fit knn", click.get_current_context())
     if fitting == "history":
-        _refuse({*LEARNING, *DRIFT, *simulator} - {"state"}, "--fit history")
-        return _fit_history(outcome, state, files, on_error, rejects)
+        _refuse({*LEARNING, *DRIFT, *simulator, "embed"} - {"state"}, "--fit history")
+        return fit_history(outcome, state, files, on_error, rejects)
     if fitting == "regressor":
         _refuse({*LEARNING, *DRIFT, *simulator} - {"state"}, "--fit regressor")
-        return _fit_regressor(outcome, state, embed, files, on_error, rejects)
+        return fit_regressor(outcome, state, embed, files, on_error, rejects)
+    if fitting == "knn":
+        _refuse({*LEARNING, *DRIFT, *simulator, "embed"} - {"state"}, "--fit knn")
+        return fit_knn(outcome, state, max_age, files, on_error, rejects)
     if embed:
         raise click.UsageError("--embed goes with --fit regressor", click.get_current_context())
-    if fitting is not None:
+    if fitting == "engine":
         _refuse((*LEARNING, *DRIFT, "power_cap"), "--fit engine")
-        beside = _beside(simulator)
-        return _fit_engine(outcome, setup_of(simulator), beside, files, on_error, rejects)
+        beside = given_beside(simulator)  # setup_of takes what it reads
+        return fit_engine(outcome, setup_of(simulator), beside, files, on_error, rejects)
     for option in simulator:
         if given(option):
             raise click.UsageError(f"{_option(option)} goes with --fit engine", click.get_current_context())
@@ -233,7 +247,7 @@ def command(
 def _watchers(detectors: tuple[str, ...], fail_on_drift: bool) -> tuple[str, ...]:
     """The detectors to call; UsageError for a name that is none."""
     detectors = tuple(dict.fromkeys(detectors)) or tuple(names("detectors")[:4])
-    residual = ["residual" in load("detectors", name).watches for name in detectors]
+    residual = [{"residual", "rank"} & {*load("detectors", name).watches} for name in detectors]
     if fail_on_drift and not any(residual):
         text = "--fail-on-drift needs a detector of residuals: " + ", ".join(detectors) + " watch inputs"
         raise click.UsageError(text, click.get_current_context())
@@ -266,196 +280,3 @@ def _refuse(parameters: Iterable[str], fitting: str) -> None:
         if given(parameter):
             text = f"{_option(parameter)}: nothing to do with {fitting}"
             raise click.UsageError(text, click.get_current_context())
-
-
-def _fit_history(
-    outcome: Outcome, state: str | None, files: tuple[str, ...], on_error: str, rejects: str | None
-) -> int:
-    from driftkit.calibration.state import StateFolder
-    from driftkit.errors import DriftkitError
-    from driftkit.estimation.history import History, check_completion
-
-    if state is None:
-        raise click.UsageError("--fit history needs --state", click.get_current_context())
-    histories: dict[str, History] = {}
-
-    left_out = 0
-
-    def learn(record: Record) -> None:
-        nonlocal left_out
-        check_completion(record)
-        served_model = record.get("served_model") or "unknown"
-        left_out += not histories.setdefault(served_model, History()).learn(record)
-
-    folder = StateFolder(state)
-    with folder.writing():
-        with reading(outcome, files, on_error, rejects) as reader:
-            for _ in reader.records("completion", learn, lambda record: None):
-                pass
-        if left_out:
-            outcome.warn(f"{left_out} completions that say nothing of their length are left out")
-        known = {name: history for name, history in histories.items() if history.completions}
-        if not known:
-            raise DriftkitError("no completions that ended well: nothing to fit")
-        for served_model, history in known.items():
-            history.save(folder.path, served_model)
-            for path in folder.of(History.name, served_model):
-                outcome.warn(
-                    f"{path}: learned of the history before this one, and goes on from there; "
-                    "move it away to start anew"
-                )
-    return outcome.status
-
-
-def _fit_regressor(
-    outcome: Outcome,
-    state: str | None,
-    embed: bool,
-    files: tuple[str, ...],
-    on_error: str,
-    rejects: str | None,
-) -> int:
-    from driftkit.calibration.state import StateFolder
-    from driftkit.estimation import embeddings, store
-    from driftkit.estimation.regressor import check_observed, fit
-
-    if state is None:
-        raise click.UsageError("--fit regressor needs --state", click.get_current_context())
-    terminal = sys.stderr.isatty()
-
-    def checked(record: Record) -> Record:
-        check_observed(record)
-        return record
-
-    def progress(done: int, steps: int) -> None:
-        if terminal:
-            click.echo(
-                f"\rlearning: {done} of {steps}" + ("\r\x1b[K" if done == steps else ""), nl=False, err=True
-            )
-
-    folder = StateFolder(state)
-    with folder.writing():
-        with reading(outcome, files, on_error, rejects) as reader:
-            found = [
-                one for one in reader.records("completion", checked, lambda other: None) if one is not None
-            ]
-        fitted = fit(found, embed=embeddings.load() if embed else None, progress=progress)
-        store.write(folder.path, fitted)
-        scores, training = fitted.scores, fitted.training
-        click.echo(
-            f"fitted to {training.completions} completions, {training.censored} of them cut; out of fold: "
-            f"tau {scores.tau:.3f}, mean error {scores.mae_tokens:.1f} tokens "
-            f"({scores.constant_mae_tokens:.1f} of a constant), "
-            f"{100 * scores.coverage:.1f} % between P10 and P90",
-            err=True,
-        )
-        for path in sorted(folder.path.glob("regressor.*.*.json")):
-            outcome.warn(
-                f"{path}: learned of the regressor before this one, and goes on from there; "
-                "move it away to start anew"
-            )
-    return outcome.status
-
-
-def _fit_engine(
-    outcome: Outcome,
-    start: Setup,
-    beside: list[str],
-    files: tuple[str, ...],
-    on_error: str,
-    rejects: str | None,
-) -> int:
-    from driftkit.engines.sim import fit as fitting
-    from driftkit.errors import DriftkitError, UsageError
-    from driftkit.policies.base import Policy, of_run
-    from driftkit.records.schema import checker
-    from driftkit.records.unique import UniqueIds
-
-    if start.step_time_scale != 1:
-        raise UsageError("--step-time-scale: --fit engine is to find that out")
-    unique = UniqueIds()
-    policies: dict[str, Policy] = {}
-    failed = 0
-
-    def read(record: Record) -> Observed | None:
-        nonlocal failed
-        one = fitting.observed(record)
-        policy = of_run(policies, record)
-        if not policy.static:
-            checker(policy.reads)(record)
-        unique.add(record["id"])
-        failed += one is None
-        return one
-
-    with reading(outcome, files, on_error, rejects) as reader:
-        found = [one for one in reader.records("completion", read, lambda record: None) if one is not None]
-    if failed:
-        outcome.warn(f"{failed} completions that did not end well are left out")
-    if not found:
-        hint = "a log of one's own becomes completions with gen --map" if not failed else None
-        raise DriftkitError("no completions that ended well: nothing to fit", hint=hint)
-    run = fitting.run_of(found, next(iter(policies.values())))
-    before = run.replayed(start)
-    fit = fitting.fit(run, start)
-    after = run.replayed(fit.setup)
-    halves = [
-        (what, fitting.errors(*(side.part(these) for side in (run.latencies, before, after))))
-        for what, these in (("fitted", slice(fit.fitted)), ("held out", slice(fit.judged, None)))
-    ]
-    lines = [*_provenance(run, start, fit), *beside, "", *_table(halves)]
-    for line in lines:
-        click.echo(line, err=True)
-    for name in fit.at_bounds:
-        value = getattr(fit.setup.gpu, name)
-        outcome.warn(f"{name} went to its bound, {value:g}: the engine is not what the profile says it is")
-    if not _closer(halves[1][1]):
-        outcome.warn("held out, the fit is no better than what it started from")
-    stdout().write(fitting.written(*fitting.profile_of(fit.setup), lines).encode())
-    stdout().flush()
-    return outcome.status
-
-
-def _table(halves: list[tuple[str, list[Error]]]) -> list[str]:
-    """The errors for people, on standard error and in the profile's comments."""
-    lines = [f"{'':<9} {'seconds':<11} {'measured':>10} {'before':>10} {'after':>10} {'error %':>8}"]
-    for what, errors in halves:
-        for one in errors:
-            cells = f"{one.measured_s:>10.4g} {one.before_s:>10.4g} {one.after_s:>10.4g} {one.percent:>+8.2f}"
-            lines.append(f"{what:<9} {one.metric:<6} {one.statistic:<4} {cells}")
-    return lines
-
-
-def _closer(errors: list[Error]) -> bool:
-    """Whether the replay's mean latencies are not further from the measured ones than before, by 1 % each."""
-    means = [one for one in errors if one.statistic == "mean"]
-    before = sum(abs(one.before_s / one.measured_s - 1) for one in means)
-    return sum(abs(one.after_s / one.measured_s - 1) for one in means) <= before + 0.01 * len(means)
-
-
-def _beside(simulator: dict[str, Any]) -> list[str]:
-    """A line with the options given that the profile will not hold."""
-    options = []
-    for param in click.get_current_context().command.params:
-        name = param.name or ""
-        if name in simulator and name not in HELD and given(name):
-            value, on, off = simulator[name], param.opts, param.secondary_opts
-            options.append((on if value else off)[0] if off else f"{on[0]} {value}")
-    return [f"Beside --profile give again: {' '.join(options)}"] if options else []
-
-
-def _provenance(run: Run, start: Setup, fit: Fit) -> list[str]:
-    """What a profile was fitted from: the same run, the same text."""
-    from driftkit import __version__
-    from driftkit.engines.sim.fit import FITTED
-    from driftkit.errors import printable
-
-    first = run.completions[0].record
-    of = printable(str(first.get("run_id") or "a run without run_id"))
-    when = f", started {printable(str(first['run_started_at']))}" if first.get("run_started_at") else ""
-    moved = ", ".join(f"{name} {getattr(start.gpu, name):g}" for name in FITTED)
-    return [
-        f"Fitted by driftkit {__version__} to {of}{when}:",
-        f"the first {fit.fitted} of {len(run.completions)} completions; held out: from {fit.judged + 1} on.",
-        f"Before, {start.gpu.name} with {start.served_model.name}: {moved}.",
-        f"After: {', '.join(f'{name} {getattr(fit.setup.gpu, name):g}' for name in FITTED)}.",
-    ]

@@ -25,8 +25,10 @@ class Asked(NamedTuple):
 @click.command(
     epilog="Models: table is the paper's constants by category, stretched by tier and input length; "
     "prompt-length takes the prompt's length for the output's; history goes by how long outputs of the "
-    "tenant and category have been, which calibrate --fit history keeps in the --state; oracle reads "
-    "trace_output_tokens.\n\n"
+    "tenant and category have been, which calibrate --fit history keeps in the --state; regressor predicts "
+    "them, as calibrate --fit regressor has learned it; knn corrects the estimates of another of these, its "
+    "--base, by the errors that it made of the requests most like this one, which calibrate --fit knn "
+    "remembers; oracle reads trace_output_tokens.\n\n"
     "Tokenizers: one of whitespace, builtin (a byte-level BPE, no network needed), a tiktoken encoding, or a "
     "tekken, .tiktoken or tokenizer.json file.\n\nA record that has prompt_tokens keeps them.\n\n"
     "A record that comes under --follow after another process has replaced the state gets the new one. If "
@@ -38,6 +40,12 @@ class Asked(NamedTuple):
     show_default=True,
     metavar="NAME",
     help="How the output length is estimated: " + ", ".join(names("estimators")) + ".",
+)
+@click.option(
+    "--base",
+    metavar="NAME",
+    help="With --model knn: the model whose errors are corrected.  [default: the one that the --state has a "
+    "memory of]",
 )
 @click.option(
     "--tokenizer",
@@ -66,6 +74,7 @@ class Asked(NamedTuple):
 def command(
     files: tuple[str, ...],
     model: str,
+    base: str | None,
     tokenizer: str,
     state: str | None,
     follow: bool,
@@ -103,9 +112,12 @@ def command(
     counter = load_tokenizer(tokenizer)
     folder = StateFolder(state) if state is not None else None
     at = folder.path if folder is not None else None
-    estimator = build(load("estimators", model), at, served_model, outcome.warn_once)
+    estimator = build(load("estimators", model), at, served_model, outcome.warn_once, base)
     at_once = hasattr(estimator, "estimate_many")
-    learned = Corrections(folder, outcome.warn, follow=follow) if folder is not None else None
+    learned = None
+    if folder is not None:
+        fitted = hasattr(estimator, "from_state")
+        learned = Corrections(folder, outcome.warn, follow=follow, optional=fitted)
     uncorrected = NoCorrection()
     check = checker(
         ("id", "arrival_s", *estimator.reads),

@@ -15,7 +15,7 @@ from driftkit.records.unique import UniqueIds
 _check_estimate = checker(
     ("est_output_tokens",),
     (
-        *("est_base_tokens", "est_bias_ratio", "est_safety_ratio", "est_input_ratio"),
+        *("est_base_tokens", "est_bias_ratio", "est_safety_ratio", "est_input_ratio", "est_memory_ratio"),
         *("est_base_tokens_p10", "est_base_tokens_p90"),
         *("est_category", "est_model", "est_tokenizer", "category"),
     ),

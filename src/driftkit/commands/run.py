@@ -74,7 +74,7 @@ ENGINES = {
 @click.option(
     "--method",
     metavar="NAME",
-    help="With --feedback: how to calibrate.  [default: the state's, or ratio]",
+    help="With --feedback: how to calibrate.  [default: the state's, or quantile]",
 )
 @click.option(
     "--state",

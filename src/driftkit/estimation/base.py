@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from driftkit.errors import FieldError, UsageError
 from driftkit.records.schema import MOST, Record, length_class
@@ -14,7 +14,8 @@ class Estimate(NamedTuple):
     """Output tokens before any factor, and the factors of the paper: the tier's and the input's.
 
     `interval_tokens` are the lengths that one output in ten and nine in ten stay under, where the estimator
-    knows them.
+    knows them. `memory_ratio` is the factor of remembered errors, where there is a memory; then the product
+    is cut at `max_tokens`.
     """
 
     base_tokens: int
@@ -22,6 +23,7 @@ class Estimate(NamedTuple):
     input_ratio: float = 1.0
     category: str | None = None
     interval_tokens: tuple[int, int] | None = None
+    memory_ratio: float | None = None
 
 
 class Estimator(Protocol):
@@ -30,22 +32,38 @@ class Estimator(Protocol):
     One that is quicker over many records at once also has `estimate_many(records)`, a list of estimates.
     """
 
-    name: ClassVar[str]
-    #: fields that must be there
-    reads: ClassVar[tuple[str, ...]]
+    @property
+    def name(self) -> str:
+        """What `est_model` says."""
+        ...
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """Fields that must be there."""
+        ...
 
     def estimate(self, record: Record) -> Estimate:
         """The estimate for a record that has its `prompt_tokens`."""
         ...
 
 
-def build(cls: Any, folder: Path | None, served_model: str, warn: Callable[[str], None]) -> Estimator:
-    """The estimator of a registered class.
+def build(
+    cls: Any,
+    folder: Path | None,
+    served_model: str,
+    warn: Callable[[str], None],
+    base: str | None = None,
+) -> Estimator:
+    """The estimator of a registered class; `base` names the one below it, for a class that `has_base`.
 
     One that was fitted has a class method `from_state(folder, served_model, warn)`, which raises StateError
-    for a model that is not there or cannot be used; without a folder it is a UsageError.
+    for a model that is not there or cannot be used; without a folder it is a UsageError. One that `has_base`
+    is given the base too.
     """
     estimator: Estimator
+    has_base = getattr(cls, "has_base", False)
+    if base is not None and not has_base:
+        raise UsageError(f"--base {base}: --model {cls.name} has no estimator below it")
     if not hasattr(cls, "from_state"):
         estimator = cls(warn)
     elif folder is None:
@@ -53,6 +71,8 @@ def build(cls: Any, folder: Path | None, served_model: str, warn: Callable[[str]
             f"--model {cls.name}: it is fitted to completions, and kept in a state folder",
             hint=f"`driftkit calibrate --fit {cls.name} --state DIR`, then estimate with --state DIR",
         )
+    elif has_base:
+        estimator = cls.from_state(folder, served_model, warn, base)
     else:
         estimator = cls.from_state(folder, served_model, warn)
     return estimator
@@ -94,10 +114,11 @@ class NoCorrection:
 
 
 def output_tokens(record: Record, bias: float, caps: bool) -> int:
-    """The estimate that the record's own factors give under `bias`: `int(base * bias * safety * input)`.
+    """The estimate that the record's own factors give under `bias`: `int(base * bias * safety * input)`, and
+    that times `memory` where errors were remembered.
 
     An estimate of somebody else's making, without factors, is scaled from what it was. `caps` cuts at
-    `max_tokens`.
+    `max_tokens`, and so does a memory.
     """
     return _tokens(record, record.get("est_base_tokens"), bias, caps)
 
@@ -135,7 +156,9 @@ def _tokens(record: Record, base: int | None, bias: float, caps: bool) -> int:
         tokens = int(unbiased_tokens(record) * bias)
     else:
         safety, stretch = record.get("est_safety_ratio") or 1.0, record.get("est_input_ratio") or 1.0
-        tokens = int(base * bias * safety * stretch)
+        remembered = record.get("est_memory_ratio")
+        tokens = int(base * bias * safety * stretch * (remembered or 1.0))
+        caps = caps or remembered is not None
     if caps and record.get("max_tokens") is not None:
         tokens = min(tokens, record["max_tokens"])
     return max(1, min(tokens, MOST))
@@ -143,10 +166,15 @@ def _tokens(record: Record, base: int | None, bias: float, caps: bool) -> int:
 
 def unbiased_tokens(record: Record) -> float:
     """The estimate as it was before calibration, so that nothing is corrected twice."""
+    return unremembered_tokens(record) * (record.get("est_memory_ratio") or 1.0)
+
+
+def unremembered_tokens(record: Record) -> float:
+    """The same before what a memory of errors made of it: that of the estimator below."""
     base = record.get("est_base_tokens")
     if base is None:
         estimate: float = record["est_output_tokens"] / (record.get("est_bias_ratio") or 1.0)
-        return estimate
+        return estimate / (record.get("est_memory_ratio") or 1.0)
     product: float = base * (record.get("est_safety_ratio") or 1.0) * (record.get("est_input_ratio") or 1.0)
     return product
 
@@ -171,6 +199,10 @@ def annotate(
     record["est_bias_ratio"] = bias
     record["est_safety_ratio"] = estimate.safety_ratio
     record["est_input_ratio"] = estimate.input_ratio
+    if estimate.memory_ratio is not None:
+        record["est_memory_ratio"] = estimate.memory_ratio
+    else:
+        record.pop("est_memory_ratio", None)
     record["est_output_tokens"] = output_tokens(record, bias, correction.caps)
     add_interval(record, "est_output_tokens", interval_tokens(record, correction, float("inf")))
     record["est_total_tokens"] = record["prompt_tokens"] + record["est_output_tokens"]

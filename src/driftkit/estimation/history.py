@@ -19,7 +19,7 @@ from driftkit.errors import StateError
 from driftkit.estimation import observed
 from driftkit.estimation.base import Estimate
 from driftkit.estimation.survival import Curve, Lengths
-from driftkit.records.document import ANEW, read, write
+from driftkit.records.document import ANEW, digest, read, write
 from driftkit.records.schema import Record, checker
 
 VERSION = 1
@@ -101,6 +101,11 @@ class History:
         except (KeyError, ValueError, TypeError):
             raise StateError(f"{path}: damaged history", hint=ANEW) from None
         return history
+
+    @staticmethod
+    def identity(folder: Path, served_model: str) -> str | None:
+        """What tells the folder's history from one that was fitted to something else."""
+        return digest(_path(folder, served_model))
 
     def save(self, folder: Path, served_model: str) -> None:
         """Write it to the state folder; hold its lock."""

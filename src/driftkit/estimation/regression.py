@@ -37,6 +37,11 @@ class Regression:
             warn(f"{folder}: the regressor has seen no completion of {served_model}, but of {known}")
         return cls(found.regressor, served_model)
 
+    @staticmethod
+    def identity(folder: Path, served_model: str) -> str | None:
+        """What tells the folder's regressor from one that was fitted to something else."""
+        return store.identity(folder)
+
     def estimate(self, record: Record) -> Estimate:
         return self.estimate_many([record])[0]
 

@@ -98,7 +98,7 @@ class Predictions(NamedTuple):
 
 
 class Scores(NamedTuple):
-    """Out of fold, of the completions that ended by themselves."""
+    """Out of fold, as in use: estimates are cut at `max_tokens`, as outputs were; none of those in flight."""
 
     tau: float
     mae_tokens: float
@@ -216,7 +216,9 @@ def fit(records: Sequence[Record], *, embed: Embed | None = None, progress: Prog
         "log_longest": float((scale[:, 0] + scale[:, 1] * filled).max()),
     }
     pipeline = Pipeline([*features.steps, ("length", last)])
-    scores = _scores(logs, cut, folds, scale, predicted, _spread(log_spread, typical), residuals, groups)
+    caps = np.array([_log_cap(record, seen) for record, seen in found])
+    spread = _spread(log_spread, typical)
+    scores = _scores(logs, cut, caps, folds, scale, predicted, spread, residuals, groups)
     return Fit(Regressor(pipeline, scales, margins, limits, embed), scores, _training(records, cut))
 
 
@@ -436,9 +438,18 @@ def _margins_of(margins: Margins, group: tuple[str, str]) -> tuple[float, float,
     return margins.get(group) or margins.get(group[:1]) or margins[()]
 
 
+def _log_cap(record: Record, seen: observed.Observed) -> float:
+    """Where its output would have been cut; -inf for one that was in flight, of which nobody knows."""
+    if seen.cut:
+        return math.log(seen.tokens) if record.get("finish_reason") == "length" else -math.inf
+    cap = record.get("max_tokens")
+    return math.log(cap) if cap is not None else math.inf
+
+
 def _scores(
     logs: Floats,
     cut: Bools,
+    caps: Floats,
     folds: NDArray[np.int64],
     scale: Floats,
     predicted: Floats,
@@ -456,13 +467,16 @@ def _scores(
         )
         used[of] = [_margins_of(margins, groups[place]) for place in of]
         constant[of] = quantiles(logs[rest], cut[rest], [0.5])[0]
-    low, middle, high = np.exp(scale[:, :1] + scale[:, 1:] * (predicted[:, None] + spread[:, None] * used)).T
-    actual = np.exp(logs)
-    whole = ~cut
-    tau = kendalltau(middle[whole], actual[whole]).statistic
+    quantile_logs = scale[:, :1] + scale[:, 1:] * (predicted[:, None] + spread[:, None] * used)
+    known = caps > -math.inf
+    caps = caps[known]
+    low, middle, high = np.exp(np.minimum(quantile_logs[known].T, caps))
+    constant = np.exp(np.minimum(constant[known], caps))
+    actual = np.exp(logs[known])
+    tau = kendalltau(middle, actual).statistic
     return Scores(
         tau=float(tau) if np.isfinite(tau) else 0.0,
-        mae_tokens=float(np.abs(middle - actual)[whole].mean()),
-        constant_mae_tokens=float(np.abs(np.exp(constant) - actual)[whole].mean()),
-        coverage=float(((np.rint(low) <= actual) & (actual <= np.rint(high)))[whole].mean()),
+        mae_tokens=float(np.abs(middle - actual).mean()),
+        constant_mae_tokens=float(np.abs(constant - actual).mean()),
+        coverage=float(((np.rint(low) <= np.rint(actual)) & (np.rint(actual) <= np.rint(high))).mean()),
     )

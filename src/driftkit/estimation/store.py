@@ -116,6 +116,12 @@ def embeds(folder: Path) -> bool:
     return document is not None and document["embedding"] is not None
 
 
+def identity(folder: Path) -> str | None:
+    """What tells the folder's regressor from every other; None when it has none, StateError as `read`."""
+    document = _json(folder / _JSON)
+    return str(document["sha256"]) if document is not None else None
+
+
 def _document(folder: Path) -> tuple[dict[str, Any], Path, bytes] | None:
     """The JSON, checked as far as its hash, and the file that it names; None when there is none."""
     for last in (False, True):

@@ -5,6 +5,7 @@ A file that is damaged, foreign or newer is an error and stays as it is. This mo
 
 from __future__ import annotations
 
+import hashlib
 import os
 from contextlib import suppress
 from pathlib import Path
@@ -37,6 +38,16 @@ def read(path: Path, kind: str, version: int) -> dict[str, Any] | None:
         hint = "it was written by a newer driftkit: upgrade this one"
         raise StateError(f"{path}: state version {found}, this driftkit reads {version}", hint=hint)
     return document
+
+
+def digest(path: Path) -> str | None:
+    """A hash of the file; None when there is none."""
+    try:
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError as error:
+        raise StateError(f"{path}: {(error.strerror or str(error)).lower()}") from error
 
 
 def write(path: Path, kind: str, version: int, content: dict[str, Any]) -> None:

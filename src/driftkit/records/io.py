@@ -27,6 +27,7 @@ Wrapped = Callable[[IO[bytes]], AbstractContextManager[IO[bytes]]]
 # every digit as 0, every other byte as a space: twenty digits in a row are then found at memory speed
 _DIGITS = bytes(0x30 if 0x30 <= byte <= 0x39 else 0x20 for byte in range(256))
 _TOO_MANY_DIGITS = b"0" * 20
+MOST_OPEN = 100  # files: a folder may have more than a process may open
 _WHOLE_NUMBERS = range(-(2**63), 2**64)  # what orjson reads and writes as such
 
 
@@ -164,7 +165,7 @@ class Writer:
 @contextmanager
 def open_sources(paths: Sequence[str], wrapped: Wrapped = nullcontext) -> Iterator[list[Source]]:
     """The named files, opened for reading, unpacked where gzipped; no path, or `-`, is standard input. They
-    are read through what `wrapped` makes of them."""
+    are read through what `wrapped` makes of them. Beyond MOST_OPEN each is opened when it is its turn."""
     with ExitStack() as stack:
         sources: list[Source] = []
         for path in paths or ["-"]:
@@ -172,6 +173,8 @@ def open_sources(paths: Sequence[str], wrapped: Wrapped = nullcontext) -> Iterat
                 if sys.stdin is None:
                     raise DriftkitError("standard input is closed")
                 sources.append(("<stdin>", unpacked(stack.enter_context(wrapped(sys.stdin.buffer)))))
+            elif len(paths) > MOST_OPEN:
+                sources.append((path, lines_later(path)))
             else:
                 stream = stack.enter_context(open_file(path))
                 sources.append((path, unpacked(stack.enter_context(wrapped(stream)))))

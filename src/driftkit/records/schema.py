@@ -145,6 +145,7 @@ _FIELDS = (
     _ratio("est_bias_ratio", "estimate", "factor learned by calibration"),
     _ratio("est_safety_ratio", "estimate", "the tier's safety factor"),
     _ratio("est_input_ratio", "estimate", "factor for long prompts"),
+    _ratio("est_memory_ratio", "estimate", "factor of remembered errors of requests like it"),
     Field("est_model", "string", "estimate", "which estimator"),
     Field("est_tokenizer", "string", "estimate", "how the prompt was counted; given: as the record had it"),
     _tokens("est_output_tokens_p10", "estimate", "a length that one output in ten stays under"),

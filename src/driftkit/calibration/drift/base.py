@@ -1,9 +1,8 @@
 """What a detector is, and how rare its false alarms are to be.
 
-Every detector is held to the same average run length: of values as `Detector` describes them, a false alarm
-in ARL on average. A tenant's detectors see that tenant alone, so that many tenants together raise as many as
-one that sends as much. Residuals are not quite as described while a tenant is new (`residuals`): measured, of
-2,000 tenants with 500 completions each, it is one in 110,000 of Page-Hinkley.
+Every detector is held to an average run length: of values as `Detector` describes them, a false alarm in ARL
+on average, of `sprt` ten times as many. A tenant's detectors see that tenant alone, so that many tenants
+together raise as many as one that sends as much.
 """
 
 from __future__ import annotations
@@ -22,15 +21,24 @@ class Alarm(NamedTuple):
     since_s: float
 
 
+class Rank(NamedTuple):
+    """Where a residual lies among those before it, in [0, 1)."""
+
+    #: of an output that was cut, by chance: anywhere above `least`
+    drawn: float
+    least: float
+    cut: bool
+
+
 class Detector(Protocol):
     """Sees one quantity of one tenant, value after value.
 
-    Of `residual` the values are independent and uniform in (0, 1) while nothing drifts (`residuals`), of the
-    others they are as the records have them.
+    Of `residual` the values are independent and uniform in (0, 1) while nothing drifts (`residuals`); `rank`
+    is the same with what is known of outputs that were cut (`Rank`). The others are as the records have them.
     """
 
     name: ClassVar[str]
-    #: the quantities that one each of it is to see: residual, or inputs (`watch.INPUTS`)
+    #: the quantities that one each of it is to see: residual, rank, or inputs (`watch.INPUTS`)
     watches: ClassVar[tuple[str, ...]]
 
     def update(self, value: Any, at_s: float) -> Alarm | None:

@@ -7,25 +7,24 @@ for any model and tenant, from the first completion on, without a time to train;
 sequence per tenant, and a change of the mix moves nothing.
 
 - Memory is a histogram per cell: ranks among bins, with ties broken by a number in [0, 1), are as good.
-- A cut output (censored) was going to be longer: its rank is drawn from above the cut, and in the histogram
-  it goes where a longer one went before (redistribution to the right; Efron 1967), so that other caps, which
-  are an input, do not look like other lengths.
-- What drifts would soon be held against itself. So after the FIRST of a tenant a residual joins the histogram
-  only when LAG more have come. Ranks then depend on each other a little, by what a histogram of so few
-  errs; `benchmarks/drift_detection.py` measures what false alarms that costs.
+- A cut output (censored) was going to be longer. It counts up to its cut, and of those that got there the
+  rest say how many get further (product limit; Kaplan and Meier, Journal of the American Statistical
+  Association 53, 1958), so that other caps, which are an input, do not look like other lengths.
+- What drifts is soon held against itself too, so that after N completions a drift is best seen within as many
+  again. To hold it against the first N alone would be sooner by little and wrong by much: they err, the same
+  way for all that come, and of tenants with 500 completions each ten times as many would raise a false alarm.
 """
 
 from __future__ import annotations
 
-from collections import deque
+from bisect import insort
 from typing import Any
 
 from driftkit.calibration.censored import WIDEST
+from driftkit.calibration.drift.base import Rank
 
 WIDTH = 0.05  # of a bin in log(actual / estimate): 5 % of a length
 BINS = round(2 * WIDEST / WIDTH)
-LAG = 200
-FIRST = 200
 GOLDEN = (5**0.5 - 1) / 2
 
 
@@ -35,34 +34,39 @@ def tie_breaker(nth: int) -> float:
 
 
 class Ranks:
-    """The residuals of one cell, by bins."""
+    """The residuals of one cell, by bins: of outputs that ended there, and of those that were cut there."""
 
-    __slots__ = ("counts", "total")
+    __slots__ = ("cut", "cut_at", "ended", "total")
 
     def __init__(self) -> None:
-        self.counts = [0] * BINS
+        self.ended = [0] * BINS
+        self.cut = [0] * BINS
+        self.cut_at: list[int] = []  # the bins with such, rising
         self.total = 0
 
-    def rank(self, log_ratio: float, cut: bool, tie: float) -> tuple[float, int]:
+    def rank(self, log_ratio: float, cut: bool, tie: float) -> tuple[Rank, int]:
         """The rank, in [0, 1), of one more, and its bin; `tie` in [0, 1) places it among its equals."""
-        counts, total = self.counts, self.total + 1
+        ended = self.ended
         place = min(max(int((log_ratio + WIDEST) / WIDTH), 0), BINS - 1)
-        below = sum(counts[:place])
-        if not cut:
-            return (below + tie * (counts[place] + 1)) / total, place
-        rank = below + tie * (total - below)
-        reached = below + counts[place]
-        for longer in range(place + 1, BINS):
-            if reached > rank:
+        get_there, among, since = 1.0, self.total + 1, 0  # the share of all, and who they are, with this one
+        for at in self.cut_at:
+            if at >= place:
                 break
-            reached += counts[longer]
-            if reached > rank:
-                place = longer
-        return rank / total, place
+            left = among - sum(ended[since : at + 1])
+            get_there *= left / among
+            among, since = left - self.cut[at], at + 1
+        below = sum(ended[since:place])
+        if not cut:
+            drawn = 1 - get_there * (1 - (below + tie * (ended[place] + 1)) / among)
+            return Rank(drawn, drawn, False), place
+        get_further = get_there * (1 - (below + ended[place]) / among)
+        return Rank(1 - get_further * (1 - tie), 1 - get_further, True), place
 
-    def learn(self, place: int) -> None:
-        self.counts[place] += 1
-        self.total += 1
+    def learn(self, place: int, cut: bool, count: int = 1) -> None:
+        if cut and not self.cut[place]:
+            insort(self.cut_at, place)
+        (self.cut if cut else self.ended)[place] += count
+        self.total += count
 
 
 class Residuals:
@@ -70,45 +74,32 @@ class Residuals:
 
     def __init__(self) -> None:
         self._cells: dict[str, Ranks] = {}
-        self._waiting: deque[tuple[str, int]] = deque()
-        self._learned = 0
 
-    def rank(self, category: str, log_ratio: float, cut: bool, tie: float) -> float:
+    def rank(self, category: str, log_ratio: float, cut: bool, tie: float) -> Rank:
         """The rank of one more."""
         cell = self._cells.get(category)
         if cell is None:
             cell = self._cells[category] = Ranks()
         rank, place = cell.rank(log_ratio, cut, tie)
-        waiting = self._waiting
-        waiting.append((category, place))
-        if self._learned < FIRST or len(waiting) > LAG:
-            known, place = waiting.popleft()
-            self._cells[known].learn(place)
-            self._learned += 1
+        cell.learn(place, cut)
         return rank
 
     def to_json(self) -> dict[str, Any]:
-        bins = {
-            category: {str(place): count for place, count in enumerate(cell.counts) if count}
-            for category, cell in sorted(self._cells.items())
+        cells = sorted(self._cells.items())
+        return {
+            "ended": {category: _counts(cell.ended) for category, cell in cells},
+            "cut": {category: _counts(cell.cut) for category, cell in cells},
         }
-        return {"cells": bins, "waiting": list(self._waiting)}
 
     def load_json(self, state: dict[str, Any]) -> None:
-        for category, bins in state["cells"].items():
-            cell = self._cells[category] = Ranks()
-            for place, count in bins.items():
-                if type(count) is not int or count < 1:
-                    raise ValueError(f"no count of a bin: {count}")
-                cell.counts[_bin(int(place))] = count
-            cell.total = sum(cell.counts)
-            self._learned += cell.total
-        for category, place in state["waiting"]:
-            self._waiting.append((category, _bin(place)))
-            self._cells.setdefault(category, Ranks())
+        for kind in ("ended", "cut"):
+            for category, counts in state[kind].items():
+                cell = self._cells.setdefault(category, Ranks())
+                for place, count in counts.items():
+                    if not 0 <= int(place) < BINS or type(count) is not int or count < 1:
+                        raise ValueError(f"no count of a bin: {place}: {count}")
+                    cell.learn(int(place), kind == "cut", count)
 
 
-def _bin(place: int) -> int:
-    if type(place) is not int or not 0 <= place < BINS:
-        raise ValueError(f"no bin: {place}")
-    return place
+def _counts(bins: list[int]) -> dict[str, int]:
+    return {str(place): count for place, count in enumerate(bins) if count}

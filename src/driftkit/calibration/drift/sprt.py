@@ -1,61 +1,114 @@
-"""Wald's sequential probability ratio test, over and over: have the residuals moved by half a deviation?
+"""Sequential probability ratio tests, one begun with every completion: have lengths moved since?
 
-One test asks for a move up, one for a move down. The log-likelihood ratio of a normal score z that has moved
-by s = 0.5 is s z - s^2 / 2. Below log(miss / (1 - false)) a test ends with "no", and a new one begins; over
-log((1 - miss) / false) with an alarm (Wald, Annals of Mathematical Statistics 16, 1945). `miss` is 0.1. A
-"no" takes at least log(1 / miss) / (s^2 / 2) values on average, so `false` is that over a million, half of it
-for each of the two; overshoot makes false alarms rarer still.
+Wald's ratio (Annals of Mathematical Statistics 16, 1945) says how much likelier what came since is if lengths
+have moved than if they have not. Nobody knows since when, so the ratios of all tests are added up:
+
+    sum = (sum + 1) * ratio
+
+Nor how they move, so that the mean of eight such sums is taken. The residual's rank as a normal score has
+moved by half a deviation, up or down, as with lengths that are lognormal; or wherever an output is, it is
+half or twice as likely to end there (proportional hazards), which is nearer to answers of a chat; or it is
+about half of each, which is what is left to see once the moved ones are in the history too. The mean of sums
+of uniform ranks, less how many they were, is a martingale: on average it takes 100,000 values or more until
+it is over 100,000 (Shiryaev and Roberts; Pollak, Annals of Statistics 15, 1987; with ranks, Gordon and
+Pollak, Annals of Statistics 22, 1994). Statistic and threshold are given as logarithms.
+
+Of an output that was cut it is known that it got that far: its ratio is the chance of that, moved, over the
+chance as it was. Where most outputs are cut, that more are is nearly all that longer answers show.
+
+One wild answer is no drift: below rank LEAST and above 1 - LEAST a ratio is what it is there on average, so
+that ratios of uniform ranks are 1 on average wherever outputs are cut.
 """
 
 from __future__ import annotations
 
 import math
+from statistics import NormalDist
 from typing import Any, ClassVar
 
-from driftkit.calibration.drift.base import ARL, Alarm
-from driftkit.calibration.drift.page_hinkley import normal_score
+from driftkit.calibration.drift.base import Alarm, Rank
+from driftkit.calibration.drift.page_hinkley import LEAST
 
-SHIFT = 0.5
-MISS = 0.1
+ARL = 100_000  # a tenth of the others': a step of 1.5 in a chat is noticed some 45 completions sooner
+MOVES = 8
+SHIFTS = (0.5, -0.5, 0.25, -0.25)  # of the score
+HAZARDS = (0.5, 2.0, 0.75, 1.5)  # by what they were
+EVEN, NEARLY = math.exp(-(0.5**2) / 2), math.exp(-(0.25**2) / 2)  # at a score of 0
+
+_normal_quantile = NormalDist().inv_cdf
 
 
-def bounds(arl: float) -> tuple[float, float]:
-    """Where a test ends without and with an alarm, for so many values between false ones."""
-    false = math.log(1 / MISS) / (SHIFT * SHIFT / 2) / (2 * arl)
-    return math.log(MISS / (1 - false)), math.log((1 - MISS) / false)
+def _normal_above(score: float) -> float:
+    return math.erfc(score * math.sqrt(0.5)) / 2
+
+
+def _above(rank: float) -> tuple[float, ...]:
+    """The chance of a higher rank after each of the moves."""
+    score = _normal_quantile(rank)
+    return (
+        *(_normal_above(score - shift) for shift in SHIFTS),
+        *((1 - rank) ** hazard for hazard in HAZARDS),
+    )
+
+
+LOWEST = tuple((1 - above) / LEAST for above in _above(LEAST))
+HIGHEST = tuple(above / LEAST for above in _above(1 - LEAST))
+
+
+def ratios(rank: Rank) -> tuple[float, ...]:
+    """How much likelier it is after each move: of the score by SHIFTS, and of the hazard to HAZARDS."""
+    least = rank.least
+    longer = 1 - least
+    if longer < LEAST:
+        return HIGHEST
+    if least < LEAST:
+        return tuple((1 - least * ratio) / longer for ratio in LOWEST) if rank.cut else LOWEST
+    if rank.cut:
+        return tuple(above / longer for above in _above(least))
+    root = math.sqrt(longer)
+    up = math.exp(_normal_quantile(least) / 4)
+    twice = up * up
+    return (
+        EVEN * twice,
+        EVEN / twice,
+        NEARLY * up,
+        NEARLY / up,
+        0.5 / root,
+        2 * longer,
+        0.75 / math.sqrt(root),
+        1.5 * root,
+    )
 
 
 class Sprt:
     name: ClassVar[str] = "sprt"
-    watches: ClassVar[tuple[str, ...]] = ("residual",)
+    watches: ClassVar[tuple[str, ...]] = ("rank",)
 
     def __init__(self, arl: float = ARL) -> None:
-        self._least, self._threshold = bounds(arl)
-        self._ratios = [0.0, 0.0]
-        self._since_s = [0.0, 0.0]
+        self._most = MOVES * arl
+        self._sums = [0.0] * MOVES
+        self._starts = [0.0] * MOVES  # the same sums, of ratios times when their tests began, s
 
-    def update(self, value: float, at_s: float) -> Alarm | None:
-        z = normal_score(value)
-        ratios = self._ratios
-        for side, signed in enumerate((z, -z)):
-            if ratios[side] == 0.0:
-                self._since_s[side] = at_s
-            ratios[side] += SHIFT * signed - SHIFT * SHIFT / 2
-            if ratios[side] > self._threshold:
-                return Alarm(ratios[side], self._threshold, self._since_s[side])
-            if ratios[side] < self._least:
-                ratios[side] = 0.0
-        return None
+    def update(self, value: Rank, at_s: float) -> Alarm | None:
+        sums, starts = self._sums, self._starts
+        total = 0.0
+        for move, ratio in enumerate(ratios(value)):
+            starts[move] = (starts[move] + at_s) * ratio
+            sums[move] = one = (sums[move] + 1.0) * ratio
+            total += one
+        if total <= self._most:
+            return None
+        highest = max(range(MOVES), key=sums.__getitem__)
+        since_s = starts[highest] / sums[highest]
+        return Alarm(math.log(total / MOVES), math.log(self._most / MOVES), since_s)
 
     def start_run(self) -> None:
-        self._since_s = [0.0, 0.0]
+        self._starts = [0.0] * MOVES
 
     def to_json(self) -> dict[str, Any]:
-        return {"log_ratios": self._ratios}
+        return {"sums": self._sums}
 
     def load_json(self, state: dict[str, Any]) -> None:
-        up, down = state["log_ratios"]
-        for ratio in (up, down):
-            if not self._least <= ratio <= self._threshold:
-                raise ValueError(f"log-ratio out of range: {ratio}")
-        self._ratios = [float(up), float(down)]
+        self._sums = [float(one) for one in state["sums"]]
+        if len(self._sums) != MOVES or not all(0 <= one <= self._most for one in self._sums):
+            raise ValueError(f"sums out of range: {state}")

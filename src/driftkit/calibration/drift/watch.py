@@ -11,7 +11,7 @@ Residuals are taken in the order in which requests started, inputs in that in wh
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from driftkit import registry
@@ -30,6 +30,7 @@ INPUTS: dict[str, Callable[[Record], Any]] = {
     "est_output_tokens": unbiased_tokens,
 }
 RESIDUAL = "residual"
+RANK = "rank"
 _LATELY = SIZE  # completions of the tenant since an alarm on its inputs
 _OF_THE_RUN = ("run_id", "est_model", "est_tokenizer", "served_model")
 
@@ -43,7 +44,7 @@ Inputs = tuple[str, float, list[Any]]
 class _Tenant:
     def __init__(self, classes: Sequence[type[Detector]]) -> None:
         self._classes = classes
-        self.residual: list[Detector] = []
+        self.residual: dict[str, list[Detector]] = {}
         self.inputs: dict[str, list[Detector]] = {}
         self.seen = 0
         self.inputs_drifted_at = -math.inf  # in residuals seen
@@ -53,15 +54,18 @@ class _Tenant:
     def begin_residual(self) -> None:
         """What comes is held against what comes, not against what was before an alarm."""
         self.residuals = Residuals()
-        self.residual = [new() for new in self._classes if RESIDUAL in new.watches]
+        self.residual = self._new((RESIDUAL, RANK))
 
     def begin_inputs(self) -> None:
-        self.inputs = {name: [new() for new in self._classes if name in new.watches] for name in INPUTS}
+        self.inputs = self._new(INPUTS)
+
+    def _new(self, quantities: Iterable[str]) -> dict[str, list[Detector]]:
+        return {name: [new() for new in self._classes if name in new.watches] for name in quantities}
 
     @property
     def detectors(self) -> dict[str, list[Detector]]:
         """All, by what they see."""
-        return {RESIDUAL: self.residual, **self.inputs}
+        return {**self.residual, **self.inputs}
 
 
 class Watch:
@@ -111,13 +115,15 @@ class Watch:
         tenant = self._tenant(name)
         tenant.seen += 1
         rank = tenant.residuals.rank(category, log_ratio, cut, tie_breaker(tenant.seen))
-        for detector in tenant.residual:
-            alarm = detector.update(rank, began_s)
-            if alarm is not None:
-                real = tenant.seen - tenant.inputs_drifted_at > _LATELY
-                tenant.begin_residual()
-                action = "refit-recent" if real else "refit"
-                return [self._record(name, at_s, detector, RESIDUAL, alarm, action)]  # one drift, one alarm
+        for quantity, value in ((RANK, rank), (RESIDUAL, rank.drawn)):
+            for detector in tenant.residual[quantity]:
+                alarm = detector.update(value, began_s)
+                if alarm is not None:
+                    real = tenant.seen - tenant.inputs_drifted_at > _LATELY
+                    tenant.begin_residual()
+                    action = "refit-recent" if real else "refit"
+                    # one drift, one alarm
+                    return [self._record(name, at_s, detector, RESIDUAL, alarm, action)]
         return []
 
     def _see_inputs(self, inputs: Inputs, at_s: float) -> list[Record]:

@@ -1,0 +1,158 @@
+"""Completions into memories of errors: which are learned, of whose estimates, in what order."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from driftkit.calibration.base import observed_output
+from driftkit.calibration.censored import was_cut
+from driftkit.calibration.state import StateFolder
+from driftkit.calibration.stream import Key, in_order, key_of
+from driftkit.errors import DriftkitError
+from driftkit.estimation import memory
+from driftkit.estimation.base import Estimator, build, estimate_many, prompt_text, unremembered_tokens
+from driftkit.estimation.knn import Knn, base_of, identity
+from driftkit.estimation.memory import CUT, Memory, Of, Seen
+from driftkit.estimation.observed import CUT_SHORT, FIELDS, observed
+from driftkit.records.schema import Record, checker
+
+CHECKED = 100  # completions of a run whose estimates are made again
+
+_check = checker(
+    ("id", "finished_s", "prompt_tokens", "est_output_tokens", "est_model"),
+    (
+        *("run_id", "offered_s", "tenant", "tier", "category", "prompt", "messages", "max_tokens", "turn"),
+        *(*FIELDS, "served_model", "actual_output_words"),
+        *("est_base_tokens", "est_bias_ratio", "est_safety_ratio", "est_input_ratio", "est_memory_ratio"),
+        "est_tokenizer",
+    ),
+)
+
+
+def check_remembered(record: Record) -> None:
+    """FieldError for a completion that cannot be used."""
+    _check(record)
+    prompt_text(record)
+
+
+def remember(
+    completions: Sequence[Record],
+    folder: StateFolder,
+    max_age_s: float | None,
+    warn: Callable[[str], None],
+) -> list[Memory]:
+    """Learn checked completions, and keep what is remembered; call it under the folder's lock.
+
+    Each goes to the memory of the base that has estimated it, its tokenizer and served model. A run that a
+    memory has learned already is not learned again. Those that did not begin to answer are left out.
+    DriftkitError where nothing is left, or nothing but what was cut; then nothing is kept.
+    """
+    runs: dict[Key, dict[str, list[Seen]]] = {}
+    left_out = 0
+    for record in in_order(list(completions)):
+        seen = _seen(record)
+        if seen is None:
+            left_out += 1
+        else:
+            runs.setdefault(_below(record), {}).setdefault(record.get("run_id") or "", []).append(seen)
+    if left_out:
+        warn(f"{left_out} completions without an answer or an estimate are left out")
+    if not runs:
+        hint = "`driftkit run` writes completions of requests that `driftkit estimate` has estimated"
+        raise DriftkitError("no completions to remember", hint=hint)
+    memories = [_learned(key, of, folder, max_age_s, warn) for key, of in runs.items()]
+    for one in memories:
+        path = memory.write(folder.path, one)
+        for correction in folder.of(f"{Knn.name}:{one.of.base}", one.of.served_model):
+            warn(
+                f"{correction}: learned of the memory before {path.name}, and goes on from there; "
+                "move it away to start anew"
+            )
+    return memories
+
+
+def _learned(
+    key: Key,
+    runs: dict[str, list[Seen]],
+    folder: StateFolder,
+    max_age_s: float | None,
+    warn: Callable[[str], None],
+) -> Memory:
+    of = Of(*key)
+    base = base_of(of.base)
+    base_is = identity(base, folder.path, of.served_model)
+    made = build(base, folder.path, of.served_model, lambda text: None)
+    _check_base(made, of, folder, runs, warn)
+    known = memory.read(folder.path, of)
+    if known is not None and known.base_is != base_is:
+        warn(
+            f"{memory.path_of(folder.path, of)}: {of.base} was fitted anew: what was remembered is forgotten"
+        )
+        known = None
+    known = known or Memory(of, base_is)
+    if max_age_s is not None:
+        known.max_age_s = max_age_s
+    before = set(known.runs)
+    for run, seen in runs.items():
+        if run in before:
+            warn(f"run {run} was learned before: it is not learned again")
+            continue
+        if not run:
+            warn("completions without run_id were learned: they will be again if they come again")
+        known.learn(run, seen)
+    known.settle()
+    if len(known.pairs) and known.pairs[:, CUT].all():
+        raise DriftkitError(
+            f"all {len(known.pairs)} outputs were cut: nothing says how long they were going to be",
+            hint="record some with a larger max_tokens",
+        )
+    return known
+
+
+def _check_base(
+    base: Estimator, of: Of, folder: StateFolder, runs: dict[str, list[Seen]], warn: Callable[[str], None]
+) -> None:
+    """DriftkitError when it was not this base that has estimated: one of the name that was fitted otherwise.
+
+    The last CHECKED of each run are estimated again. Without its prompt one may differ for that alone.
+    """
+    for run, seen in runs.items():
+        records = [one.record for one in seen[-CHECKED:] if _can_be_asked(base, one.record)]
+        others = [
+            record
+            for record, estimate in zip(records, estimate_many(base, records), strict=True)
+            if abs(estimate.base_tokens - record["est_base_tokens"]) > 1 + 0.01 * record["est_base_tokens"]
+        ]
+        with_prompt = sum(prompt_text(record) is not None for record in others)
+        which = f"completions of run {run or 'without a name'}"
+        if with_prompt:
+            raise DriftkitError(
+                f"{with_prompt} of {len(records)} {which} were estimated by another {of.base} than the one "
+                f"in {folder.path}",
+                hint=f"was it fitted since? remember what `estimate --model {of.base}` estimates from now on",
+            )
+        if others:
+            warn(f"{len(others)} of {len(records)} {which} have no prompt: was it this {of.base}?")
+
+
+def _can_be_asked(base: Estimator, record: Record) -> bool:
+    fields = ("est_base_tokens", *base.reads)
+    return all(record.get(field) is not None for field in fields)
+
+
+def _below(record: Record) -> Key:
+    """Whose error it is: an estimate by a memory is one of its base too."""
+    key = key_of(record)
+    return key._replace(estimator=key.estimator.removeprefix(f"{Knn.name}:"))
+
+
+def _seen(record: Record) -> Seen | None:
+    """None for what says nothing: no answer, or nothing estimated."""
+    seen, estimate = observed(record), unremembered_tokens(record)
+    if seen is None or estimate <= 0:
+        return None
+    if record.get("status") in CUT_SHORT:  # in tokens, whatever the estimate counts
+        words = record.get("est_tokenizer") == "whitespace"
+        return Seen(record, max(1.0, estimate), seen.tokens, cut=True) if not words else None
+    length = observed_output(record)
+    return Seen(record, max(1.0, estimate), length, was_cut(record)) if length else None

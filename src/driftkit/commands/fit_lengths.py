@@ -1,0 +1,144 @@
+"""`calibrate --fit history|regressor|knn`: what estimate goes by, learned from completions into a state."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+import click
+
+from driftkit.commands.stdio import Outcome, reading
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from driftkit.records.schema import Record
+
+
+def fit_history(
+    outcome: Outcome, state: str | None, files: tuple[str, ...], on_error: str, rejects: str | None
+) -> int:
+    from driftkit.calibration.state import StateFolder
+    from driftkit.errors import DriftkitError
+    from driftkit.estimation.history import History, check_completion
+
+    if state is None:
+        raise click.UsageError("--fit history needs --state", click.get_current_context())
+    histories: dict[str, History] = {}
+
+    left_out = 0
+
+    def learn(record: Record) -> None:
+        nonlocal left_out
+        check_completion(record)
+        served_model = record.get("served_model") or "unknown"
+        left_out += not histories.setdefault(served_model, History()).learn(record)
+
+    folder = StateFolder(state)
+    with folder.writing():
+        with reading(outcome, files, on_error, rejects) as reader:
+            for _ in reader.records("completion", learn, lambda record: None):
+                pass
+        if left_out:
+            outcome.warn(f"{left_out} completions that say nothing of their length are left out")
+        known = {name: history for name, history in histories.items() if history.completions}
+        if not known:
+            raise DriftkitError("no completions that ended well: nothing to fit")
+        for served_model, history in known.items():
+            history.save(folder.path, served_model)
+            for path in folder.of(History.name, served_model):
+                outcome.warn(
+                    f"{path}: learned of the history before this one, and goes on from there; "
+                    "move it away to start anew"
+                )
+        _warn_of_memories(outcome, folder.path, History.name)
+    return outcome.status
+
+
+def _warn_of_memories(outcome: Outcome, folder: Path, fitted: str) -> None:
+    """Of errors that an estimator made before it was fitted anew, which estimate refuses."""
+    for path in sorted(folder.glob(f"memory.{fitted}.*.json")):
+        outcome.warn(f"{path}: remembers the errors of the {fitted} before this one: of no use from now on")
+
+
+def fit_regressor(
+    outcome: Outcome,
+    state: str | None,
+    embed: bool,
+    files: tuple[str, ...],
+    on_error: str,
+    rejects: str | None,
+) -> int:
+    from threadpoolctl import threadpool_limits
+
+    from driftkit.calibration.state import StateFolder
+    from driftkit.estimation import embeddings, store
+    from driftkit.estimation.regressor import check_observed, fit
+
+    if state is None:
+        raise click.UsageError("--fit regressor needs --state", click.get_current_context())
+    terminal = sys.stderr.isatty()
+
+    def checked(record: Record) -> Record:
+        check_observed(record)
+        return record
+
+    def progress(done: int, steps: int) -> None:
+        if terminal:
+            click.echo(
+                f"\rlearning: {done} of {steps}" + ("\r\x1b[K" if done == steps else ""), nl=False, err=True
+            )
+
+    folder = StateFolder(state)
+    with folder.writing():
+        with reading(outcome, files, on_error, rejects) as reader:
+            found = [
+                one for one in reader.records("completion", checked, lambda other: None) if one is not None
+            ]
+        with threadpool_limits(limits=1):  # on a busy machine BLAS's threads wait for each other, for minutes
+            fitted = fit(found, embed=embeddings.load() if embed else None, progress=progress)
+        store.write(folder.path, fitted)
+        scores, training = fitted.scores, fitted.training
+        click.echo(
+            f"fitted to {training.completions} completions, {training.censored} of them cut; out of fold: "
+            f"tau {scores.tau:.3f}, mean error {scores.mae_tokens:.1f} tokens "
+            f"({scores.constant_mae_tokens:.1f} of a constant), "
+            f"{100 * scores.coverage:.1f} % between P10 and P90",
+            err=True,
+        )
+        for path in sorted(folder.path.glob("regressor.*.*.json")):
+            outcome.warn(
+                f"{path}: learned of the regressor before this one, and goes on from there; "
+                "move it away to start anew"
+            )
+        _warn_of_memories(outcome, folder.path, "regressor")
+    return outcome.status
+
+
+def fit_knn(
+    outcome: Outcome,
+    state: str | None,
+    max_age: float | None,
+    files: tuple[str, ...],
+    on_error: str,
+    rejects: str | None,
+) -> int:
+    from driftkit.calibration.remembering import check_remembered, remember
+    from driftkit.calibration.state import StateFolder
+
+    if state is None:
+        raise click.UsageError("--fit knn needs --state", click.get_current_context())
+
+    def checked(record: Record) -> Record:
+        check_remembered(record)
+        return record
+
+    folder = StateFolder(state)
+    with folder.writing():
+        with reading(outcome, files, on_error, rejects) as reader:
+            found = [
+                one for one in reader.records("completion", checked, lambda other: None) if one is not None
+            ]
+        for memory in remember(found, folder, max_age, outcome.warn_once):
+            click.echo(memory.said(), err=True)
+    return outcome.status

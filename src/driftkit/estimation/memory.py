@@ -1,0 +1,336 @@
+"""A memory of recent errors: what a request was like, and how far its estimate was off, as a log-ratio.
+
+Of a request the errors of the NEIGHBOURS most like it are averaged. How like a pair is falls with the
+distance of its features (features.py, without the text itself, and the logarithm of the base's estimate) and
+with the completions that have come since:
+
+    weight = exp(-distance^2 / (2 WIDTH^2)) * 2 ^ (-later / HALF_LIFE)
+    ratio  = exp(sum(weight * error) / (sum(weight) + PRIOR))
+
+so where neighbours are few, far or old the ratio goes to 1, and the estimate stays what it was. Distance is
+in deviations of all cues together; what the base has said, and a label (category, tenant, tier) that is
+another, weigh more than a cue.
+
+An output that was cut was going to be longer. Its error enters with what it is expected to be above the cut
+(censoring.py), under the errors of its own neighbours and the spread around those, until that settles.
+
+Distances are computed CHUNK at a time, whatever is asked, and rounded ratios are given: the same request and
+memory give the same bytes, alone or among many.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import io
+import math
+import zlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+from urllib.parse import quote
+
+import numpy as np
+import orjson
+from numpy.typing import NDArray
+from threadpoolctl import ThreadpoolController
+
+from driftkit.errors import StateError
+from driftkit.estimation.censoring import Floats, above, moments
+from driftkit.estimation.features import FEATURE_SCHEMA, LABELS, NUMBERS, table
+from driftkit.records import document
+from driftkit.records.schema import Record
+
+VERSION = 1
+_KIND = "driftkit-memory"
+
+PAIRS = 10_000  # that are kept, the latest
+# chosen with benchmarks/error_memory.py, for its steady load and its drift alike, on four served models that
+# docs/lengths.md does not judge by
+NEIGHBOURS = 20
+WIDTH = 0.8
+HALF_LIFE = 600.0  # completions
+PRIOR = 0.2  # the weight of "the estimate is right"; a neighbour without distance has 1
+LABEL = 1.0  # how far apart another category, tenant or tier is
+LABEL_VALUES = 50  # of each label
+ESTIMATE = 1.5  # how far apart two estimates are of which one is e times the other
+WIDEST = math.log(20.0)  # an error beyond 1/20 or 20 says that something else is wrong
+CHUNK = 64
+ROUNDS = 8  # of imputing what was cut, at most
+SETTLED = 0.01  # a change of the log-ratio by which the last of them changed nothing
+
+# columns of a pair, before the labels, the base's estimate and the NUMBERS
+AT, ERROR, CUT, EXPECTED = range(4)
+_ASKED = slice(4, None)
+_LABELS = slice(4, 4 + len(LABELS))
+_SPACE = slice(4 + len(LABELS), None)
+COLUMNS = ("at_s", "error", "cut", "expected error", *LABELS, "log estimate", *NUMBERS)
+
+
+class Of(NamedTuple):
+    """Whose errors a memory holds: no good for another estimator, tokenizer or model."""
+
+    base: str
+    tokenizer: str
+    served_model: str
+
+
+class Seen(NamedTuple):
+    """A completion, its base's estimate and its length in the unit of that, and whether it was cut there."""
+
+    record: Record
+    estimate: float
+    length: int
+    cut: bool
+
+
+class Memory:
+    """Pairs of one estimator; `base_is` tells one fit of it from another, where it is fitted.
+
+    The clocks of runs are laid end to end: a run begins where the one learned before it has ended, and so
+    does what is asked afterwards. `max_age_s` is the age on that clock beyond which a pair is forgotten.
+    """
+
+    def __init__(self, of: Of, base_is: str | None, max_age_s: float | None = None) -> None:
+        self.of = of
+        self.base_is = base_is
+        self.max_age_s = max_age_s
+        self.runs: dict[str, int] = {}
+        self.clock_s = 0.0
+        self.pairs: Floats = np.empty((0, len(COLUMNS)))
+        self._space: _Space | None = None
+        self._threads = ThreadpoolController()
+
+    def learn(self, run: str, seen: Sequence[Seen]) -> None:
+        """Take in the completions of a run, in the order in which they ended; `settle` after the last."""
+        if run:
+            self.runs[run] = self.runs.get(run, 0) + len(seen)
+        seen = seen[-PAIRS:]
+        rows = np.empty((len(seen), len(COLUMNS)))
+        rows[:, AT] = [self.clock_s + one.record["finished_s"] for one in seen]
+        errors = np.log([one.length / one.estimate for one in seen])
+        rows[:, ERROR] = rows[:, EXPECTED] = np.clip(errors, -WIDEST, WIDEST)
+        rows[:, CUT] = [one.cut for one in seen]
+        rows[:, _ASKED] = _asked([one.record for one in seen], [one.estimate for one in seen])
+        self.clock_s = float(rows[:, AT].max())
+        self.pairs = np.concatenate([self.pairs, rows])
+        self._space = None
+
+    def settle(self) -> None:
+        """Forget what is too old or too much, and say anew what was to be expected of what was cut."""
+        oldest = -math.inf if self.max_age_s is None else self.clock_s - self.max_age_s
+        self.pairs = self.pairs[self.pairs[:, AT] >= oldest][-PAIRS:]
+        self._space = None
+        cut = self.pairs[:, CUT] > 0
+        expected = self.pairs[:, EXPECTED]
+        expected[:] = self.pairs[:, ERROR]
+        if not cut.any() or cut.all():
+            return
+        with self._threads.limit(limits=1):
+            near, weights = self._nearest_of_its_own()
+        for _ in range(ROUNDS):
+            predicted = _average(weights, expected[near])
+            _, sigma = moments(self.pairs[:, ERROR], cut, predicted)
+            before = expected[cut]
+            filled, _ = above(self.pairs[cut, ERROR], predicted[cut], sigma)
+            expected[cut] = np.minimum(filled, WIDEST)
+            if np.abs(expected[cut] - before).max() < SETTLED:
+                break
+
+    def ratios(self, records: Sequence[Record], estimates: Sequence[float]) -> Floats:
+        """The factor for the estimate of each request, which arrives at its `arrival_s` after all that is
+        known has ended; 1 where nothing is known that is not too old."""
+        if not len(self.pairs) or not records:
+            return np.ones(len(records))
+        if self._space is None:
+            age = np.arange(len(self.pairs), 0, -1.0) * (math.log(2) / HALF_LIFE)
+            self._space = _Space(self.pairs, age)
+        asked = self._space.placed(_asked(records, estimates))
+        oldest = np.full(len(records), -math.inf)
+        if self.max_age_s is not None:
+            oldest = self.clock_s + np.array([r["arrival_s"] for r in records], float) - self.max_age_s
+        forgotten = np.searchsorted(self.pairs[:, AT], oldest)
+        expected = self.pairs[:, EXPECTED]
+        found = np.empty(len(records))
+        for start in range(0, len(records), CHUNK):
+            chunk = slice(start, start + CHUNK)
+            with self._threads.limit(limits=1):  # more would but wait for each other, and round otherwise
+                logs = self._space.likeness(asked[chunk])
+            if forgotten.any():
+                logs[np.arange(len(expected)) < forgotten[chunk, None]] = -np.inf
+            near, weights = _nearest(logs, min(NEIGHBOURS, len(expected)))
+            found[chunk] = _average(weights, expected[near])
+        return np.exp(found).round(6)
+
+    @property
+    def knows_text(self) -> bool:
+        """Whether the prompt of any was there to be looked at."""
+        return bool(self.pairs[:, COLUMNS.index("has text")].any())
+
+    def said(self) -> str:
+        """What there is, for people."""
+        cut = int(self.pairs[:, CUT].sum())
+        return f"remembered: {len(self.pairs)} errors of {'/'.join(self.of)}, {cut} of outputs that were cut"
+
+    def _nearest_of_its_own(self) -> tuple[NDArray[np.int64], Floats]:
+        """Of every pair its neighbours among the others, came they before it or after, and their weights."""
+        places = np.arange(len(self.pairs))
+        space = _Space(self.pairs, np.zeros(len(places)))
+        asked = space.placed(self.pairs[:, _ASKED])
+        found = []
+        for start in range(0, len(places), CHUNK):
+            of = places[start : start + CHUNK]
+            logs = space.likeness(asked[of])
+            logs -= (math.log(2) / HALF_LIFE * np.abs(places - of[:, None])).astype(np.float32)
+            logs[np.arange(len(of)), of] = -np.inf
+            found.append(_nearest(logs, min(NEIGHBOURS, len(places) - 1)))
+        return np.concatenate([near for near, _ in found]), np.concatenate([weights for _, weights in found])
+
+
+def _nearest(logs: NDArray[np.float32], count: int) -> tuple[NDArray[np.int64], Floats]:
+    """Places of the `count` largest of each row, and their weights."""
+    near = np.argpartition(logs, -count, axis=1)[:, -count:]
+    return near, np.exp(np.minimum(np.take_along_axis(logs, near, axis=1), 0).astype(float))
+
+
+def _average(weights: Floats, errors: Floats) -> Floats:
+    average: Floats = (weights * errors).sum(axis=1) / (weights.sum(axis=1) + PRIOR)
+    return average
+
+
+class _Space:
+    """Where pairs are: numbers and labels as columns, so that one product of matrices gives all distances.
+
+    `age` is taken from the likeness of each pair.
+    """
+
+    def __init__(self, pairs: Floats, age: Floats) -> None:
+        numbers = pairs[:, _SPACE]
+        deviation = numbers.std(axis=0)
+        self._centre = numbers.mean(axis=0)
+        # half way to deviations, as the regressor has it: a rare cue is not to outweigh all others
+        scale = 1 / np.sqrt(np.where(deviation > 1e-6, deviation, 1.0))
+        unit = math.sqrt(float(((numbers - self._centre) * scale).var(axis=0).sum())) or 1.0
+        scale[0] = ESTIMATE * unit
+        self._scale = scale / (unit * WIDTH * math.sqrt(2))
+        self._values = [_frequent(column) for column in pairs[:, _LABELS].T]
+        placed = self.placed(pairs[:, _ASKED])
+        # (x, 1, -xx) times (2y, -yy - age, 1) is -(x - y)(x - y) - age
+        columns = np.column_stack((2 * placed[:, :-2], placed[:, -1] - age, placed[:, -2]))
+        self._pairs = np.ascontiguousarray(columns.T.astype(np.float32))
+
+    def likeness(self, placed: NDArray[np.float32]) -> NDArray[np.float32]:
+        """The logarithm of the weight of each pair for each that is asked, CHUNK at most."""
+        padded = np.zeros((CHUNK, placed.shape[1]), np.float32)
+        padded[: len(placed)] = placed
+        logs: NDArray[np.float32] = (padded @ self._pairs)[: len(placed)]
+        return logs
+
+    def placed(self, asked: Floats) -> NDArray[np.float32]:
+        """Places of what is asked, and 1, and minus their squares."""
+        numbers = (asked[:, len(LABELS) :] - self._centre) * self._scale
+        labels = [
+            LABEL / (2 * WIDTH) * (column[:, None] == values)
+            for column, values in zip(asked[:, : len(LABELS)].T, self._values, strict=True)
+        ]
+        place = np.column_stack([numbers, *labels])
+        squares = (place * place).sum(axis=1)
+        return np.column_stack([place, np.ones(len(place)), -squares]).astype(np.float32)
+
+
+def _frequent(labels: Floats) -> Floats:
+    """The most frequent values of a label: each gets a column, and the rest are half as far from all."""
+    values, counts = np.unique(labels, return_counts=True)
+    return values[np.argsort(-counts, kind="stable")[:LABEL_VALUES]]
+
+
+def _asked(records: Sequence[Record], estimates: Sequence[float]) -> Floats:
+    """What is known of requests, as the last columns of a pair; a label by its CRC."""
+    rows = table(records)
+    asked = np.empty((len(records), len(LABELS) + 1 + len(NUMBERS)))
+    for place in range(len(LABELS)):
+        asked[:, place] = [zlib.crc32(label.encode()) for label in rows[:, 1 + place]]
+    asked[:, len(LABELS)] = np.log(estimates)
+    asked[:, len(LABELS) + 1 :] = rows[:, 1 + len(LABELS) :]
+    return asked
+
+
+def write(folder: Path, memory: Memory) -> Path:
+    """Replace the folder's memory of that estimator, whole or not at all; hold the folder's lock."""
+    whole = io.BytesIO()
+    np.save(whole, memory.pairs, allow_pickle=False)
+    content: dict[str, Any] = {
+        "feature_schema": FEATURE_SCHEMA,
+        "of": list(memory.of),
+        "base_is": memory.base_is,
+        "max_age_s": memory.max_age_s,
+        "clock_s": memory.clock_s,
+        "runs": memory.runs,
+        "completions": len(memory.pairs),
+        "censored": int(memory.pairs[:, CUT].sum()),
+        "about": "pairs: a .npy of 64-bit numbers, compressed by zlib, in base64; no text is kept",
+        "columns": list(COLUMNS),
+        "pairs": base64.b64encode(zlib.compress(whole.getvalue(), 6)).decode(),
+    }
+    content["sha256"] = _hash(content)
+    path = path_of(folder, memory.of)
+    document.write(path, _KIND, VERSION, content)
+    return path
+
+
+def read(folder: Path, of: Of) -> Memory | None:
+    """The memory of that estimator; None when there is none, StateError when it cannot be used."""
+    return _read(path_of(folder, of))
+
+
+def known(folder: Path, served_model: str) -> list[Memory]:
+    """The memories that the folder has of requests to that served model; StateError as `read`."""
+    paths = sorted(folder.glob(f"memory.*.*.{_quoted(served_model)}.json"))
+    return [found for found in map(_read, paths) if found is not None]
+
+
+def _read(path: Path) -> Memory | None:
+    found = document.read(path, _KIND, VERSION)
+    if found is None:
+        return None
+    if found.get("sha256") != _hash(found):
+        raise StateError(f"{path}: damaged, or edited by hand: its hash is another", hint=document.ANEW)
+    try:
+        memory = Memory(Of(*found["of"]), found["base_is"], found["max_age_s"])
+        if path_of(path.parent, memory.of) != path:
+            raise StateError(f"{path}: holds the memory of {'/'.join(memory.of)}", hint="was it renamed?")
+        if found["feature_schema"] != FEATURE_SCHEMA or found["columns"] != list(COLUMNS):
+            problem = f"feature schema {found['feature_schema']}, this driftkit computes {FEATURE_SCHEMA}"
+            raise StateError(f"{path}: {problem}", hint="move it away, then calibrate --fit knn anew")
+        memory.runs, memory.clock_s = dict(found["runs"]), float(found["clock_s"])
+        memory.pairs = _unpacked(found["pairs"])
+    except (KeyError, TypeError, ValueError, AttributeError, EOFError, zlib.error):
+        raise StateError(f"{path}: damaged memory", hint=document.ANEW) from None
+    return memory
+
+
+def _unpacked(packed: str) -> Floats:
+    """The pairs; ValueError or the like when they are something else."""
+    most = PAIRS * len(COLUMNS) * 8 + 1024  # a small file is not to fill the machine's memory
+    whole = zlib.decompressobj().decompress(base64.b64decode(packed, validate=True), most)
+    pairs: Floats = np.load(io.BytesIO(whole), allow_pickle=False)
+    if pairs.dtype != np.float64 or pairs.ndim != 2 or pairs.shape[1] != len(COLUMNS):
+        raise ValueError(f"no pairs: {pairs.dtype} {pairs.shape}")
+    if not np.isfinite(pairs).all() or (np.diff(pairs[:, AT]) < 0).any():
+        raise ValueError("pairs without a number, or out of order")
+    return pairs
+
+
+def path_of(folder: Path, of: Of) -> Path:
+    return folder / f"memory.{'.'.join(map(_quoted, of))}.json"
+
+
+def _quoted(part: str) -> str:
+    return quote(part, safe="").replace(".", "%2E")
+
+
+def _hash(content: dict[str, Any]) -> str:
+    """Of what a memory holds; who wrote it, and the hash itself, are left out."""
+    outer = ("kind", "version", "written_by", "sha256")
+    rest = {name: value for name, value in content.items() if name not in outer}
+    return hashlib.sha256(orjson.dumps(rest, option=orjson.OPT_SORT_KEYS)).hexdigest()
