@@ -5,8 +5,8 @@
 FOLDER holds one JSON (or .json.gz) per served model, lists of objects with `instruction` and `output`, as
 AlpacaEval writes them. Long prompts are an instruction, most with a piece of some answer under it as the text
 that it is about: 20 to 300 words, evenly in the logarithm, where the instruction is not longer. Short ones
-are the instruction alone. The regressor is fitted to two long prompts for each answer of the first five models;
-the requests quote other texts.
+are the instruction alone. The regressor is fitted to two long prompts for each answer of the first five
+models; the requests quote other texts.
 
 Every process is kept on core 0. Rates are records by CPU time, the better of two runs: of the whole process,
 and of what RECORDS take beyond a single one. Wall time is beside them, and says how quiet the machine was.
