@@ -1,11 +1,12 @@
 """How fast `estimate --model regressor` is on one core, and how long a record waits for it in a live pipe.
 
-    python benchmarks/regressor_speed.py FOLDER [RECORDS]        51,200 by default, about two minutes
+    python benchmarks/regressor_speed.py FOLDER [RECORDS]        51,200 by default, about four minutes
 
 FOLDER holds one JSON (or .json.gz) per served model, lists of objects with `instruction` and `output`, as
-AlpacaEval writes them. A prompt is an instruction, most with a piece of some answer under it as the text that
-it is about: 20 to 300 words, evenly in the logarithm, where the instruction is not longer. The regressor is
-fitted to two such prompts for each answer of the first five models; requests have other texts than those.
+AlpacaEval writes them. Long prompts are an instruction, most with a piece of some answer under it as the text
+that it is about: 20 to 300 words, evenly in the logarithm, where the instruction is not longer. Short ones
+are the instruction alone. The regressor is fitted to two long prompts for each answer of the first five
+models; the requests quote other texts.
 
 Every process is kept on core 0. Rates are records by CPU time, the better of two runs: of the whole process,
 and of what RECORDS take beyond a single one. Wall time is beside them, and says how quiet the machine was.
@@ -88,7 +89,7 @@ def learn(given: dict[str, list[dict[str, Any]]], state: Path) -> None:
     print(f"fitted to {len(seen):,} completions: {len(words.vocabulary_):,} words and pairs of words")
 
 
-def requests(given: dict[str, list[dict[str, Any]]], count: int) -> list[dict[str, Any]]:
+def requests(given: dict[str, list[dict[str, Any]]], count: int, quote: bool) -> list[dict[str, Any]]:
     rows = [row for of_model in given.values() for row in of_model]
     return [
         {
@@ -98,7 +99,7 @@ def requests(given: dict[str, list[dict[str, Any]]], count: int) -> list[dict[st
             "arrival_s": place / 100,
             "tenant": row.get("dataset") or "",
             "max_tokens": 2048,
-            "prompt": prompt,
+            "prompt": prompt if quote else row["instruction"],
         }
         for place, (prompt, row) in zip(range(count), prompts(rows, "requests"), strict=False)
     ]
@@ -146,27 +147,25 @@ def main() -> None:
         state = Path(name) / "state"
         given = answers(Path(sys.argv[1]))
         learn(given, state)
-        rows = requests(given, count)
-        words = [len(row["prompt"].split()) for row in rows]
-        said = (
-            f"{statistics.median(words):.0f} words in the median, {statistics.fmean(words):.0f} in the mean"
-        )
-        print(f"{count:,} requests, prompts of {said}\n")
         estimate = ["estimate", "--model", "regressor", "--state", str(state)]
         command = ["taskset", "-c", "0", DRIFTKIT, *estimate, "--served-model", next(iter(given))]
-        counted = [{**row, "prompt_tokens": max(1, tokens(row["prompt"]))} for row in rows]
-        print("prompt_tokens  CPU s   wall s  records/s  past the start    us each")
-        for said, asked in (("given", counted), ("counted", rows)):
-            file, single = Path(name) / "requests.jsonl", Path(name) / "single.jsonl"
-            file.write_bytes(b"".join(orjson.dumps(row) + b"\n" for row in asked))
-            single.write_bytes(orjson.dumps(asked[0]) + b"\n")
-            cpu, wall = process(command, file)
-            each = (cpu - process(command, single)[0]) / (count - 1)
-            rates = f"{count / cpu:9,.0f}  {1 / each:14,.0f}  {1e6 * each:9.1f}"
-            print(f"{said:13s}  {cpu:5.2f}  {wall:7.2f}  {rates}")
-        waits = sorted(delays([*command, "--follow"], counted[:LIVE]))
-        p50, p99 = statistics.median(waits), waits[int(0.99 * len(waits))]
-        print(f"\nunder --follow a record is back after {p50:.1f} ms in the median, P99 {p99:.1f} ms")
+        print(f"{count:,} requests\n")
+        print("prompts  mean words  prompt_tokens  CPU s   wall s  records/s  past the start    us each")
+        for prompt in ("long", "short"):
+            rows = requests(given, count, quote=prompt == "long")
+            words = statistics.fmean(len(row["prompt"].split()) for row in rows)
+            counted = [{**row, "prompt_tokens": max(1, tokens(row["prompt"]))} for row in rows]
+            for said, asked in (("given", counted), ("counted", rows)):
+                file, single = Path(name) / "requests.jsonl", Path(name) / "single.jsonl"
+                file.write_bytes(b"".join(orjson.dumps(row) + b"\n" for row in asked))
+                single.write_bytes(orjson.dumps(asked[0]) + b"\n")
+                cpu, wall = process(command, file)
+                each = (cpu - process(command, single)[0]) / (count - 1)
+                rates = f"{count / cpu:9,.0f}  {1 / each:14,.0f}  {1e6 * each:9.1f}"
+                print(f"{prompt:7s}  {words:10.0f}  {said:13s}  {cpu:5.2f}  {wall:7.2f}  {rates}", flush=True)
+            waits = sorted(delays([*command, "--follow"], counted[:LIVE]))
+            p50, p99 = statistics.median(waits), waits[int(0.99 * len(waits))]
+            print(f"{prompt:7s}  --follow: a record is back after {p50:.1f} ms, P99 {p99:.1f} ms", flush=True)
 
 
 if __name__ == "__main__":
