@@ -73,6 +73,19 @@ def test_the_nearest_count() -> None:
     assert 0.8 < ratio(known, prompt_tokens=70) < 1.25
 
 
+def test_a_label_never_seen_is_not_taken_for_a_rare_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With one column for tenants, t's, the others are as far from each other as from t."""
+    monkeypatch.setattr(memory, "LABEL_VALUES", 1)
+    known = taught(*[seen(400, tenant="rare")] * 15, *[seen(100)] * 60)
+    assert ratio(known, tenant="new") < 1.1
+    assert ratio(known, tenant="rare") == ratio(known, tenant="new")
+    assert ratio(known) == pytest.approx(1, abs=0.01)
+    monkeypatch.setattr(memory, "LABEL_VALUES", 2)
+    known = taught(*[seen(400, tenant="rare")] * 15, *[seen(100)] * 60)
+    assert ratio(known, tenant="rare") > 2
+    assert ratio(known, tenant="new") < 1.1
+
+
 def test_nothing_remembered_changes_nothing() -> None:
     assert ratio(Memory(OF, None)) == 1.0
 

@@ -53,6 +53,7 @@ HALF_LIFE = 600.0  # completions
 PRIOR = 0.2  # the weight of "the estimate is right"; a neighbour without distance has 1
 LABEL = 1.0  # how far apart another category, tenant or tier is
 LABEL_VALUES = 50  # of each label
+_LABEL = LABEL / (2 * WIDTH)  # in its column, so that those of two that differ are LABEL apart
 ESTIMATE = 1.5  # how far apart two estimates are of which one is e times the other
 WIDEST = math.log(20.0)  # an error beyond 1/20 or 20 says that something else is wrong
 CHUNK = 64
@@ -230,16 +231,17 @@ class _Space:
         """Places of what is asked, and 1, and minus their squares."""
         numbers = (asked[:, len(LABELS) :] - self._centre) * self._scale
         labels = [
-            LABEL / (2 * WIDTH) * (column[:, None] == values)
+            _LABEL * (column[:, None] == values)
             for column, values in zip(asked[:, : len(LABELS)].T, self._values, strict=True)
         ]
         place = np.column_stack([numbers, *labels])
-        squares = (place * place).sum(axis=1)
+        # a label counts whether it has a column or not: without one it is another than all, its like included
+        squares = (numbers * numbers).sum(axis=1) + len(LABELS) * _LABEL**2
         return np.column_stack([place, np.ones(len(place)), -squares]).astype(np.float32)
 
 
 def _frequent(labels: Floats) -> Floats:
-    """The most frequent values of a label: each gets a column, and the rest are half as far from all."""
+    """The most frequent values of a label: each gets a column, and no other is known again."""
     values, counts = np.unique(labels, return_counts=True)
     return values[np.argsort(-counts, kind="stable")[:LABEL_VALUES]]
 
