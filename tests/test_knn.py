@@ -332,15 +332,30 @@ def test_a_base_that_was_fitted_since_is_another(tmp_path: Path) -> None:
     lines = said(run(estimate(state), asked), 1)
     assert "remembers the errors of another history than the one here" in lines[0]
     late = jsonl(changed(row, run_id="late") for row in ended)  # what the first has estimated
-    assert (
-        "30 of 30 completions of run late were estimated by another history"
-        in said(run(fit(state), late), 1)[0]
-    )
+    before = {path.name: path.read_bytes() for path in state.iterdir()}
+    warning, error, _ = said(run(fit(state), late), 1)
+    assert "30 of 30 completions of run late were estimated by another history" in warning
+    assert "nothing to remember: all was estimated before a fit" in error
+    assert {path.name: path.read_bytes() for path in state.iterdir()} == before
     told = records(run(["estimate", "--model", "history", "--state", state], asked).stdout)
     forgotten, line = said(run(fit(state), jsonl(twice(told))), 0)
     assert "history was fitted anew: what was remembered is forgotten" in forgotten
     assert line.startswith("remembered: 30 errors of history/")
     assert estimates(state, [request(0)])[0]["est_memory_ratio"] > 1.8
+    # a folder of nights: one learned, some from before the fit, one new
+    nights = jsonl(
+        [
+            *twice(told),
+            *(changed(row, run_id=f"old {n}") for n in range(5) for row in ended),
+            *(changed(row, run_id="new") for row in twice(told)),
+        ]
+    )
+    known, outdated, line = said(run(fit(state), nights), 0)
+    assert "run run was learned before" in known
+    assert "30 of 30 completions of run old 2 and 2 runs more were estimated by another history" in outdated
+    assert line.startswith("remembered: 60 errors of history/")
+    *_, line = said(run(fit(state), nights), 0)
+    assert line.startswith("remembered: 60 errors of history/")
 
 
 def test_the_regressor_as_a_base(tmp_path: Path) -> None:
