@@ -358,6 +358,40 @@ def test_a_base_that_was_fitted_since_is_another(tmp_path: Path) -> None:
     assert line.startswith("remembered: 60 errors of history/")
 
 
+def test_a_stale_memory_of_another_tokenizer_is_left_out(tmp_path: Path) -> None:
+    """Two tokenizers' errors are remembered, history is fitted anew, and one of the two is learned again."""
+    state = tmp_path / "state"
+    history = ["calibrate", "--fit", "history", "--state", state]
+
+    def remembered(tokenizer: str, run_id: str) -> None:
+        counted = ["estimate", "--model", "history", "--state", state, "--tokenizer", tokenizer]
+        told = records(run(counted, jsonl(request(n) for n in range(30))).stdout)
+        answers = {"actual_output_words": 40, "run_id": run_id}
+        said(run(fit(state), jsonl(changed(row, **answers) for row in twice(told))), 0)
+
+    rows = [completion(number, actual_output_words=20) for number in range(30)]
+    ok(history, jsonl(rows))
+    remembered("builtin", "one")
+    remembered("whitespace", "two")
+    said(run(history, jsonl(changed(row, actual_output_tokens=900) for row in rows)), 0)
+    lines = said(run(estimate(state), jsonl([request(0)])), 1)
+    assert "remembers the errors of another history" in lines[0]
+    remembered("builtin", "three")
+    result = run(estimate(state), jsonl([request(0)]))
+    (line,) = said(result, 0)
+    assert "memory.history.whitespace.qwen1%2E5-1%2E8b.json: remembers the errors of another" in line
+    assert line.endswith("left out")
+    assert records(result.stdout)[0]["est_memory_ratio"] > 1.8
+
+
+def test_a_damaged_memory_of_another_base_is_not_read(learned: Path, tmp_path: Path) -> None:
+    state = tmp_path / "state"
+    shutil.copytree(learned, state)
+    (state / FILE.replace("table", "prompt-length")).write_text("damaged")
+    assert estimates(state, [request(0)], "--base", "table")[0]["est_memory_ratio"] > 2
+    assert "memories of prompt-length, table" in said(run(estimate(state), b""), 2)[0]
+
+
 def test_the_regressor_as_a_base(tmp_path: Path) -> None:
     """Here the regressor is made in this process, which is quicker."""
     from driftkit.calibration.remembering import remember

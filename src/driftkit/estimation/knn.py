@@ -42,24 +42,27 @@ class Knn:
         cls, folder: Path, served_model: str, warn: Callable[[str], None], base: str | None
     ) -> Knn:
         base_class = base_of(base) if base is not None else None
-        found = memory.known(folder, served_model)
-        name = base if base is not None else _only(folder, served_model, found)
-        kept = [one for one in found if one.of.base == name]
-        if not kept:
-            others = ", ".join(sorted({one.of.base for one in found})) or "nothing"
+        there = memory.bases(folder, served_model)
+        name = base if base is not None else _only(folder, served_model, there)
+        found = memory.known(folder, name, served_model)
+        if not found:
+            others = ", ".join(there) or "nothing"
             problem = f"no memory of errors of {name} for {served_model}; there is of {others}"
             hint = f"`driftkit calibrate --fit knn` learns it from completions that {name} has estimated"
             raise StateError(f"{folder}: {problem}", hint=hint)
         base_class = base_class or base_of(name)
         below = build(base_class, folder, served_model, warn)
         now = identity(base_class, folder, served_model)
-        for one in kept:
-            if one.base_is != now:
-                path = memory.path_of(folder, one.of)
-                raise StateError(
-                    f"{path}: remembers the errors of another {name} than the one here",
-                    hint=f"{name} was fitted since: estimate with --model {name}, then --fit knn what comes",
-                )
+        kept = [one for one in found if one.base_is == now]
+        for one in found:
+            if one.base_is == now:
+                continue
+            path = memory.path_of(folder, one.of)
+            problem = f"{path}: remembers the errors of another {name} than the one here"
+            if not kept:
+                hint = f"{name} was fitted since: estimate with --model {name}, then --fit knn what comes"
+                raise StateError(problem, hint=hint)
+            warn(f"{problem}: left out")
         return cls(below, {one.of.tokenizer: one for one in kept}, warn)
 
     def estimate(self, record: Record) -> Estimate:
@@ -103,9 +106,8 @@ def identity(base: Any, folder: Path, served_model: str) -> str | None:
     return told
 
 
-def _only(folder: Path, served_model: str, found: Sequence[Memory]) -> str:
+def _only(folder: Path, served_model: str, bases: Sequence[str]) -> str:
     """The one base that the folder has a memory of."""
-    bases = sorted({one.of.base for one in found})
     if not bases:
         hint = f"`driftkit calibrate --fit knn --state {folder}` learns it from completions"
         raise StateError(f"{folder}: no memory of errors for {served_model}", hint=hint)

@@ -28,7 +28,7 @@ import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 import numpy as np
 import orjson
@@ -285,9 +285,15 @@ def read(folder: Path, of: Of) -> Memory | None:
     return _read(path_of(folder, of))
 
 
-def known(folder: Path, served_model: str) -> list[Memory]:
-    """The memories that the folder has of requests to that served model; StateError as `read`."""
-    paths = sorted(folder.glob(f"memory.*.*.{_quoted(served_model)}.json"))
+def bases(folder: Path, served_model: str) -> list[str]:
+    """The bases that the folder has memories of for that served model, by the names of the files."""
+    paths = folder.glob(f"memory.*.*.{_quoted(served_model)}.json")
+    return sorted({unquote(path.name.split(".")[1]) for path in paths})
+
+
+def known(folder: Path, base: str, served_model: str) -> list[Memory]:
+    """The folder's memories of that base's errors, one for each tokenizer; StateError as `read`."""
+    paths = sorted(folder.glob(f"memory.{_quoted(base)}.*.{_quoted(served_model)}.json"))
     return [found for found in map(_read, paths) if found is not None]
 
 
