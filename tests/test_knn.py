@@ -29,7 +29,14 @@ FILE = "memory.table.builtin.qwen1%2E5-1%2E8b.json"
 def seen(
     length: int, at_s: float = 1.0, *, cut: bool = False, estimate: float = 100.0, **fields: Any
 ) -> Seen:
-    record = {"prompt_tokens": 20, "category": "c", "tenant": "t", "finished_s": at_s, **fields}
+    record = {
+        "prompt_tokens": 20,
+        "category": "c",
+        "tenant": "t",
+        "offered_s": 0.0,
+        "finished_s": at_s,
+        **fields,
+    }
     return Seen(record, estimate, length, cut)
 
 
@@ -113,7 +120,7 @@ def test_too_old_is_forgotten_as_the_clock_goes_on() -> None:
     assert ratio(known, arrival_s=0.0) < 0.9  # all of them, and the later ones count for more
     assert ratio(known, arrival_s=50.0) == pytest.approx(0.5, rel=0.02)
     assert ratio(known, arrival_s=96.0) == 1.0
-    known.learn("next", [seen(300, 20.0)])  # at 120 on the clock of both
+    known.learn("next", [seen(300, 86_420.0, offered_s=86_400.0)])  # at 120 on the clock of both
     known.settle()
     assert known.pairs[:, 0].tolist() == [100.0] * 30 + [120.0]
 
@@ -122,6 +129,21 @@ def test_the_latest_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(memory, "PAIRS", 50)
     known = taught(*[seen(200, float(n)) for n in range(120)])
     assert known.pairs[:, 0].tolist() == [float(n) for n in range(70, 120)]
+
+
+def test_no_more_is_looked_at_than_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A thousand runs are put together once, and the features of the latest only are computed."""
+    looked, asked = [], memory._asked
+    monkeypatch.setattr(memory, "PAIRS", 50)
+    monkeypatch.setattr(memory, "_asked", lambda rows, told: looked.append(len(rows)) or asked(rows, told))
+    known = Memory(OF, None)
+    for number in range(1000):
+        known.learn(f"run {number}", [seen(200, offered_s=0.0)] * 50)
+    known.settle()
+    assert looked == [50]
+    assert known.pairs[:, 0].tolist() == [1000.0] * 50
+    assert known.clock_s == 1000
+    assert len(known.runs) == 1000
 
 
 def test_it_finds_the_truth_behind_cuts() -> None:
@@ -569,11 +591,16 @@ def test_max_age_is_kept_until_another_is_given(tmp_path: Path) -> None:
     state = tmp_path / "state"
     lines = said(run(fit(state, "--max-age", "50"), jsonl(completion(n) for n in range(120))), 0)
     assert lines[0].startswith("remembered: 51 errors")
-    asked = [request(0, arrival_s=arrival) for arrival in (0.0, 40.0, 51.0)]
-    ratios = [row["est_memory_ratio"] for row in estimates(state, asked)]
+    # a slice of a day, which counts from its first request
+    asked = [request(0, arrival_s=86_400 + after) for after in (0.0, 40.0, 51.0, 52.0)]
+    result = run(estimate(state), jsonl(asked))
+    (line,) = said(result, 0)
+    assert "more than 50 s after the first: by --max-age all errors that are remembered are too old" in line
+    ratios = [row["est_memory_ratio"] for row in records(result.stdout)]
     assert ratios[0] > ratios[1] > 2
-    assert ratios[2] == 1.0
-    lines = said(run(fit(state), jsonl([completion(9, run_id="next")])), 0)  # ten seconds later
+    assert ratios[2:] == [1.0, 1.0]
+    late = {"run_id": "next", "arrival_s": 86_400.0, "finished_s": 86_410.0}  # ten seconds later
+    lines = said(run(fit(state), jsonl([completion(9, **late)])), 0)
     assert lines[0].startswith("remembered: 42 errors")
     assert "max-age" in said(run(fit(state, "--max-age", "0"), b""), 2)[0]
 

@@ -22,7 +22,18 @@ NAMED = 3  # runs of another fit, in a warning
 _check = checker(
     ("id", "finished_s", "prompt_tokens", "est_output_tokens", "est_model"),
     (
-        *("run_id", "offered_s", "tenant", "tier", "category", "prompt", "messages", "max_tokens", "turn"),
+        *(
+            "run_id",
+            "offered_s",
+            "arrival_s",
+            "tenant",
+            "tier",
+            "category",
+            "prompt",
+            "messages",
+            "max_tokens",
+            "turn",
+        ),
         *(*FIELDS, "served_model", "actual_output_words"),
         *("est_base_tokens", "est_bias_ratio", "est_safety_ratio", "est_input_ratio", "est_memory_ratio"),
         "est_tokenizer",

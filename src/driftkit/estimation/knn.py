@@ -5,7 +5,7 @@ latest 10,000 completions are averaged on a log scale, what is far or old counti
 base's estimate as `est_memory_ratio`. Where nothing is near the estimate stays what it was.
 `driftkit calibrate --fit knn` remembers completions that were estimated by the base, or by this. It does not
 learn by itself: corrections are learned of what it says, and would be wrong if it moved under them. Instants
-of requests count on from the end of what was remembered; errors older than its `--max-age` are left out.
+of requests count on, from the first of them, after the end of what was remembered; errors older than its `--max-age` are left out.
 """
 
 from __future__ import annotations
@@ -25,7 +25,8 @@ _NO_TEXT = "no completion that is remembered had its prompt"
 
 
 class Knn:
-    """Warns, once, of records whose prompts were counted by a tokenizer that nothing is remembered of."""
+    """Warns of records whose prompts were counted by a tokenizer that nothing is remembered of, and of those
+    that all that is remembered is too old for."""
 
     name: str = "knn"
     has_base: ClassVar[bool] = True
@@ -36,6 +37,7 @@ class Knn:
         self._base = base
         self._memories = memories
         self._warn = warn
+        self._start_s: float | None = None  # when the first request came
 
     @classmethod
     def from_state(
@@ -70,6 +72,9 @@ class Knn:
 
     def estimate_many(self, records: Sequence[Record]) -> list[Estimate]:
         estimates = estimate_many(self._base, records)
+        if self._start_s is None and records:
+            self._start_s = records[0]["arrival_s"]
+        start_s = self._start_s or 0.0
         places: dict[str, list[int]] = {}
         for place, record in enumerate(records):
             places.setdefault(record.get("est_tokenizer") or "given", []).append(place)
@@ -82,7 +87,14 @@ class Knn:
             else:
                 if not known.knows_text and any(prompt_text(records[p]) is not None for p in of):
                     self._warn(f"{_NO_TEXT}: what was remembered is far from requests that have one")
-                ratios = known.ratios([records[p] for p in of], [_tokens(estimates[p]) for p in of]).tolist()
+                asked = [records[p] for p in of]
+                age = known.max_age_s
+                if age is not None and any(record["arrival_s"] - start_s > age for record in asked):
+                    self._warn(
+                        f"requests come more than {age:g} s after the first: by --max-age all errors that are "
+                        "remembered are too old for them, and their estimates stay as they are"
+                    )
+                ratios = known.ratios(asked, [_tokens(estimates[p]) for p in of], start_s).tolist()
             for place, ratio in zip(of, ratios, strict=True):
                 estimates[place] = estimates[place]._replace(memory_ratio=ratio)
         return estimates

@@ -25,7 +25,8 @@ import hashlib
 import io
 import math
 import zlib
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import quote, unquote
@@ -88,8 +89,9 @@ class Seen(NamedTuple):
 class Memory:
     """Pairs of one estimator; `base_is` tells one fit of it from another, where it is fitted.
 
-    The clocks of runs are laid end to end: a run begins where the one learned before it has ended, and so
-    does what is asked afterwards. `max_age_s` is the age on that clock beyond which a pair is forgotten.
+    The clocks of runs are laid end to end: a run begins, with the first that was offered, where the one
+    learned before it has ended, and so does what is asked afterwards. `max_age_s` is the age on that clock
+    beyond which a pair is forgotten.
     """
 
     def __init__(self, of: Of, base_is: str | None, max_age_s: float | None = None) -> None:
@@ -99,6 +101,7 @@ class Memory:
         self.runs: dict[str, int] = {}
         self.clock_s = 0.0
         self.pairs: Floats = np.empty((0, len(COLUMNS)))
+        self._new: deque[tuple[float, Seen]] = deque(maxlen=PAIRS)  # and when it ended on the clock
         self._space: _Space | None = None
         self._threads = ThreadpoolController()
 
@@ -106,20 +109,18 @@ class Memory:
         """Take in the completions of a run, in the order in which they ended; `settle` after the last."""
         if run:
             self.runs[run] = self.runs.get(run, 0) + len(seen)
-        seen = seen[-PAIRS:]
-        rows = np.empty((len(seen), len(COLUMNS)))
-        rows[:, AT] = [self.clock_s + one.record["finished_s"] for one in seen]
-        errors = np.log([one.length / one.estimate for one in seen])
-        rows[:, ERROR] = rows[:, EXPECTED] = np.clip(errors, -WIDEST, WIDEST)
-        rows[:, CUT] = [one.cut for one in seen]
-        rows[:, _ASKED] = _asked([one.record for one in seen], [one.estimate for one in seen])
-        self.clock_s = float(rows[:, AT].max())
-        self.pairs = np.concatenate([self.pairs, rows])
-        self._space = None
+        if seen:
+            started = self.clock_s - min(_began(one.record) for one in seen)
+            self._new.extend((started + one.record["finished_s"], one) for one in seen)
+            self.clock_s = started + max(one.record["finished_s"] for one in seen)
 
     def settle(self) -> None:
-        """Forget what is too old or too much, and say anew what was to be expected of what was cut."""
+        """Add what was taken in, forget what is too old or too much, and say anew what was to be expected of
+        what was cut."""
         oldest = -math.inf if self.max_age_s is None else self.clock_s - self.max_age_s
+        if self._new:
+            self.pairs = np.concatenate([self.pairs, _pairs(self._new)])
+            self._new.clear()
         self.pairs = self.pairs[self.pairs[:, AT] >= oldest][-PAIRS:]
         self._space = None
         cut = self.pairs[:, CUT] > 0
@@ -138,9 +139,11 @@ class Memory:
             if np.abs(expected[cut] - before).max() < SETTLED:
                 break
 
-    def ratios(self, records: Sequence[Record], estimates: Sequence[float]) -> Floats:
-        """The factor for the estimate of each request, which arrives at its `arrival_s` after all that is
-        known has ended; 1 where nothing is known that is not too old."""
+    def ratios(self, records: Sequence[Record], estimates: Sequence[float], start_s: float = 0.0) -> Floats:
+        """The factor for the estimate of each request; 1 where nothing is known that is not too old.
+
+        What is known has ended at `start_s` on the clock of their `arrival_s`.
+        """
         if not len(self.pairs) or not records:
             return np.ones(len(records))
         if self._space is None:
@@ -149,7 +152,8 @@ class Memory:
         asked = self._space.placed(_asked(records, estimates))
         oldest = np.full(len(records), -math.inf)
         if self.max_age_s is not None:
-            oldest = self.clock_s + np.array([r["arrival_s"] for r in records], float) - self.max_age_s
+            age = np.array([r["arrival_s"] for r in records], float) - start_s
+            oldest = self.clock_s + age - self.max_age_s
         forgotten = np.searchsorted(self.pairs[:, AT], oldest)
         expected = self.pairs[:, EXPECTED]
         found = np.empty(len(records))
@@ -186,6 +190,27 @@ class Memory:
             logs[np.arange(len(of)), of] = -np.inf
             found.append(_nearest(logs, min(NEIGHBOURS, len(places) - 1)))
         return np.concatenate([near for near, _ in found]), np.concatenate([weights for _, weights in found])
+
+
+def _began(record: Record) -> float:
+    """When it was offered, as far as it says so: at its end at the latest."""
+    finished: float = record["finished_s"]
+    for due in (record.get("offered_s"), record.get("arrival_s")):
+        if due is not None:
+            return min(float(due), finished)
+    return finished
+
+
+def _pairs(new: Collection[tuple[float, Seen]]) -> Floats:
+    """What is remembered of completions, each with the instant at which it ended."""
+    seen = [one for _, one in new]
+    rows = np.empty((len(seen), len(COLUMNS)))
+    rows[:, AT] = [at_s for at_s, _ in new]
+    errors = np.log([one.length / one.estimate for one in seen])
+    rows[:, ERROR] = rows[:, EXPECTED] = np.clip(errors, -WIDEST, WIDEST)
+    rows[:, CUT] = [one.cut for one in seen]
+    rows[:, _ASKED] = _asked([one.record for one in seen], [one.estimate for one in seen])
+    return rows
 
 
 def _nearest(logs: NDArray[np.float32], count: int) -> tuple[NDArray[np.int64], Floats]:
