@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import cache
 
 from driftkit.calibration.base import observed_output
 from driftkit.calibration.censored import was_cut
 from driftkit.calibration.state import StateFolder
 from driftkit.calibration.stream import Key, in_order, key_of
-from driftkit.errors import DriftkitError
+from driftkit.errors import DriftkitError, UsageError
 from driftkit.estimation import memory
 from driftkit.estimation.base import Estimator, build, estimate_many, prompt_text, unremembered_tokens
 from driftkit.estimation.knn import Knn, base_of, identity
 from driftkit.estimation.memory import CUT, Memory, Of, Seen
 from driftkit.estimation.observed import CUT_SHORT, FIELDS, observed
-from driftkit.records.schema import Record, checker
+from driftkit.records.schema import Check, Record, checker
 
 CHECKED = 100  # completions of a run whose estimates are made again
 NAMED = 3  # runs of another fit, in a warning
@@ -44,7 +45,18 @@ _check = checker(
 def check_remembered(record: Record) -> None:
     """FieldError for a completion that cannot be used."""
     _check(record)
+    _check_of(record["est_model"].removeprefix(f"{Knn.name}:"))(record)
     prompt_text(record)
+
+
+@cache
+def _check_of(base: str) -> Check:
+    """Of what that base reads, for it is to estimate again; that there is none of the name is said later."""
+    try:
+        reads = getattr(base_of(base), "reads", ())
+    except UsageError:
+        reads = ()
+    return checker((), reads if type(reads) is tuple else ())
 
 
 def remember(
