@@ -332,7 +332,10 @@ def _read(path: Path) -> Memory | None:
         memory = Memory(Of(*found["of"]), found["base_is"], found["max_age_s"])
         if path_of(path.parent, memory.of) != path:
             raise StateError(f"{path}: holds the memory of {'/'.join(memory.of)}", hint="was it renamed?")
-        if found["feature_schema"] != FEATURE_SCHEMA or found["columns"] != list(COLUMNS):
+        if found["feature_schema"] == FEATURE_SCHEMA and found["columns"] != list(COLUMNS):
+            problem = "its columns are others than this driftkit's"
+            raise StateError(f"{path}: {problem}", hint="move it away, then calibrate --fit knn anew")
+        if found["feature_schema"] != FEATURE_SCHEMA:
             problem = f"feature schema {found['feature_schema']}, this driftkit computes {FEATURE_SCHEMA}"
             raise StateError(f"{path}: {problem}", hint="move it away, then calibrate --fit knn anew")
         memory.runs, memory.clock_s = dict(found["runs"]), float(found["clock_s"])
@@ -346,9 +349,14 @@ def _unpacked(packed: str) -> Floats:
     """The pairs; ValueError or the like when they are something else."""
     most = PAIRS * len(COLUMNS) * 8 + 1024  # a small file is not to fill the machine's memory
     whole = zlib.decompressobj().decompress(base64.b64decode(packed, validate=True), most)
+    stream = io.BytesIO(whole)
+    if np.lib.format.read_magic(stream) != (1, 0):
+        raise ValueError("no pairs: another .npy")
+    shape, _, dtype = np.lib.format.read_array_header_1_0(stream)
+    told = (len(whole) - stream.tell()) // (8 * len(COLUMNS))  # numpy takes the memory that the header says
+    if dtype != np.float64 or shape != (told, len(COLUMNS)):
+        raise ValueError(f"no pairs: {dtype} {shape}")
     pairs: Floats = np.load(io.BytesIO(whole), allow_pickle=False)
-    if pairs.dtype != np.float64 or pairs.ndim != 2 or pairs.shape[1] != len(COLUMNS):
-        raise ValueError(f"no pairs: {pairs.dtype} {pairs.shape}")
     if not np.isfinite(pairs).all() or (np.diff(pairs[:, AT]) < 0).any():
         raise ValueError("pairs without a number, or out of order")
     return pairs
