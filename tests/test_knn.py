@@ -367,7 +367,8 @@ def test_a_base_that_was_fitted_since_is_another(tmp_path: Path) -> None:
     said(run(fit(state), jsonl(ended)), 0)
     longer = jsonl(changed(row, actual_output_tokens=5 * row["actual_output_tokens"]) for row in rows)
     (warning,) = said(run(fit_base, longer), 0)
-    assert "remembers the errors of the history before this one" in warning
+    assert "qwen1%2E5-1%2E8b.json: remembers the errors of what was fitted before" in warning
+    assert said(run(fit_base, jsonl(changed(row, served_model="other") for row in rows)), 0) == []
     lines = said(run(estimate(state), asked), 1)
     assert "remembers the errors of another history than the one here" in lines[0]
     late = jsonl(changed(row, run_id="late") for row in ended)  # what the first has estimated

@@ -318,8 +318,14 @@ def bases(folder: Path, served_model: str) -> list[str]:
 
 def known(folder: Path, base: str, served_model: str) -> list[Memory]:
     """The folder's memories of that base's errors, one for each tokenizer; StateError as `read`."""
-    paths = sorted(folder.glob(f"memory.{_quoted(base)}.*.{_quoted(served_model)}.json"))
+    paths = files(folder, base, served_model)
     return [found for found in map(_read, paths) if found is not None]
+
+
+def files(folder: Path, base: str, served_model: str | None = None) -> list[Path]:
+    """Where the folder has memories of that base's errors, of all served models or of one."""
+    served = _quoted(served_model) if served_model is not None else "*"
+    return sorted(folder.glob(f"memory.{_quoted(base)}.*.{served}.json"))
 
 
 def _read(path: Path) -> Memory | None:
