@@ -9,11 +9,13 @@ are put in random order. The answers to the first 200 teach a regressor; all oth
 25 at a time: they are estimated with what was learned of those before them, and then learned. Under drift the
 answers to one tenant, another one for each seed, are twice as long from the middle on.
 
-Beside the table and the regressor alone stand both with a memory (`--model knn`), and both calibrated by the
-shrunk ratio per tenant and category (`calibrate`), which learns of the same completions.
+Beside the table and the regressor alone stand both with a memory (`--model knn`), and both calibrated
+(`calibrate`) by the shrunk ratio per tenant and category and by tracked quantiles, its default; these learn
+of the same completions.
 
 MAE is in tokens, and its change against the base alone in percent of that; tau is Kendall's, within a run.
-All are means over served models and seeds. Intervals are 95 %, by a bootstrap over prompts.
+All are means over served models and seeds. Intervals are 95 %, by a bootstrap over prompts; what is paired is
+the difference of two ways within each draw.
 
 --speed says how many requests a full memory corrects in a second of one core's time, the base's left out, and
 what one takes that comes alone; beside it stands scikit-learn's search for as many neighbours.
@@ -33,6 +35,8 @@ from scipy.stats import kendalltau
 from sklearn.neighbors import NearestNeighbors
 from threadpoolctl import threadpool_limits
 
+from driftkit.calibration.base import Calibrator
+from driftkit.calibration.quantile import Quantile
 from driftkit.calibration.ratio import Ratio
 from driftkit.estimation import memory
 from driftkit.estimation.base import Estimate, NoCorrection, annotate, estimate_many, unremembered_tokens
@@ -51,7 +55,9 @@ BATCH = 25
 FACTOR = 2.0
 DRAWS = 300
 BASES = ("table", "regressor")
-WAYS = ("", " + knn", " + ratio")
+CALIBRATORS: dict[str, Callable[[], Calibrator]] = {" + ratio": Ratio, " + quantile": Quantile}
+WAYS = ("", " + knn", *CALIBRATORS)
+PAIRED = (" + knn", " + quantile")
 ROUNDS = 5
 WORDS = ("write", "a", "long", "story", "about", "rivers", "list", "ten", "ideas", "code", "explain", "why")
 
@@ -116,7 +122,8 @@ class Fixed:
 
 def served(run: Run, base: str, way: str, actual: Sequence[int]) -> Floats:
     """The estimate of each request, learned on the way."""
-    fixed, ratio = Fixed(base), Ratio()
+    fixed = Fixed(base)
+    calibrator = CALIBRATORS[way]() if way in CALIBRATORS else None
     errors = Memory(Of(base, "builtin", "m"), None)
     knn = Knn(fixed, {"builtin": errors}, silent)
     said = []
@@ -125,16 +132,16 @@ def served(run: Run, base: str, way: str, actual: Sequence[int]) -> Floats:
         fixed.estimates = run.estimates[base][start : start + BATCH]
         estimates = knn.estimate_many(records) if way == " + knn" else fixed.estimates
         for record, estimate, length in zip(records, estimates, actual[start:], strict=False):
-            annotate(record, fixed, ratio if way == " + ratio" else NoCorrection(), estimate)
+            annotate(record, fixed, calibrator or NoCorrection(), estimate)
             record["actual_output_tokens"] = length
             said.append(record["est_output_tokens"])
         if way == " + knn":
             seen = [Seen(r, unremembered_tokens(r), r["actual_output_tokens"], cut=False) for r in records]
             errors.learn("", seen)
             errors.settle()
-        elif way == " + ratio":
+        elif calibrator is not None:
             for record in records:
-                ratio.learn(record, record["finished_s"])
+                calibrator.learn(record, record["finished_s"])
     return np.array(said, float)
 
 
@@ -180,7 +187,7 @@ def means(runs: Sequence[Served], weight: NDArray[np.int64]) -> tuple[float, flo
     return float(np.mean(maes)), float(np.nanmean(taus))
 
 
-def interval(values: Sequence[float], form: str) -> str:
+def interval(values: Sequence[float] | Floats, form: str) -> str:
     low, high = np.quantile(values, [0.025, 0.975])
     return f"[{low:{form}}, {high:{form}}]"
 
@@ -192,19 +199,26 @@ def compare(runs: Sequence[Run], prompts: int) -> None:
     once = np.ones(prompts, np.int64)
     for base in BASES:
         ways = {way: judged(runs, base, way) for way in WAYS}
-        for part, alone in ways[""].items():
+        for part in ways[""]:
             print(f"\n{part:30s} {'MAE':>6s} {'':17s} {'change %':>8s} {'':16s} {'tau':>6s}")
-            of_base = [means(alone, draw)[0] for draw in draws]
-            for way, found in ways.items():
-                mae, tau = means(found[part], once)
-                drawn = [means(found[part], draw) for draw in draws]
-                changes = [100 * (one / other - 1) for (one, _), other in zip(drawn, of_base, strict=True)]
-                change = f"{100 * (mae / means(alone, once)[0] - 1):8.1f} {interval(changes, '5.1f'):16s}"
+            found = {way: means(of[part], once) for way, of in ways.items()}
+            drawn = {way: np.array([means(of[part], draw) for draw in draws]) for way, of in ways.items()}
+            for way, (mae, tau) in found.items():
+                changes = 100 * (drawn[way][:, 0] / drawn[""][:, 0] - 1)
+                change = f"{100 * (mae / found[''][0] - 1):8.1f} {interval(changes, '5.1f'):16s}"
                 print(
-                    f"  {base + way:28s} {mae:6.1f} {interval([m for m, _ in drawn], '5.1f'):17s} "
-                    f"{change if way else '':25s} {tau:6.3f} {interval([t for _, t in drawn], '5.3f')}",
+                    f"  {base + way:28s} {mae:6.1f} {interval(drawn[way][:, 0], '5.1f'):17s} "
+                    f"{change if way else '':25s} {tau:6.3f} {interval(drawn[way][:, 1], '5.3f')}",
                     flush=True,
                 )
+            one, other = PAIRED
+            mae, tau = np.subtract(found[one], found[other])
+            maes, taus = (drawn[one] - drawn[other]).T
+            print(
+                f"  {'knn - quantile':28s} {mae:+6.1f} {interval(maes, '+5.1f'):17s} "
+                f"{'':25s} {tau:+6.3f} {interval(taus, '+5.3f')}",
+                flush=True,
+            )
 
 
 def speed() -> None:
@@ -223,6 +237,7 @@ def speed() -> None:
     ]
     full = Memory(Of("table", "builtin", "m"), None)
     full.learn("", [Seen(row, 100.0, 50 + n % 300, cut=False) for n, row in enumerate(rows[:PAIRS])])
+    full.settle()
     asked, estimates = rows[PAIRS:], [100.0] * 4096
     full.ratios(asked[:64], estimates[:64])
     took = [

@@ -189,7 +189,7 @@ complete -c driftkit -n '__driftkit_command calibrate' -l sort -d 'Read all, the
 complete -c driftkit -n '__driftkit_command calibrate' -l live -d 'Take records as they come, whatever their instants say'
 complete -c driftkit -n '__driftkit_command calibrate' -l fit -x -a 'engine history regressor knn' -d 'Fit to completions what is named: engine, the simulator\'s constants, written as a profile; history, the lengths that estimate --model history goes by, regressor, what --model regressor predicts lengths with, and knn, the errors that --model knn corrects by; the last three are kept in the --state'
 complete -c driftkit -n '__driftkit_command calibrate' -l embed -d 'With --fit regressor: embed prompts too (driftkit[embed])'
-complete -c driftkit -n '__driftkit_command calibrate' -l max-age -x -d 'With --fit knn: forget errors older than this on the run\'s clock'
+complete -c driftkit -n '__driftkit_command calibrate' -l max-age -x -d 'With --fit knn: forget errors older than so many seconds of runs; what lies between runs does not count'
 complete -c driftkit -n '__driftkit_command calibrate' -l drift -d 'Look out for drift; every option below of it includes this'
 complete -c driftkit -n '__driftkit_command calibrate' -l detector -x -a 'sprt adwin psi ks page-hinkley kswin' -d 'By this detector: sprt, adwin, psi, ks, page-hinkley, kswin. Repeatable'
 complete -c driftkit -n '__driftkit_command calibrate' -l alarms -r -F -d 'Write alarms there, not among records'

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import math
 import re
 import shutil
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -29,7 +31,14 @@ FILE = "memory.table.builtin.qwen1%2E5-1%2E8b.json"
 def seen(
     length: int, at_s: float = 1.0, *, cut: bool = False, estimate: float = 100.0, **fields: Any
 ) -> Seen:
-    record = {"prompt_tokens": 20, "category": "c", "tenant": "t", "finished_s": at_s, **fields}
+    record = {
+        "prompt_tokens": 20,
+        "category": "c",
+        "tenant": "t",
+        "offered_s": 0.0,
+        "finished_s": at_s,
+        **fields,
+    }
     return Seen(record, estimate, length, cut)
 
 
@@ -73,6 +82,19 @@ def test_the_nearest_count() -> None:
     assert 0.8 < ratio(known, prompt_tokens=70) < 1.25
 
 
+def test_a_label_never_seen_is_not_taken_for_a_rare_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With one column for tenants, t's, the others are as far from each other as from t."""
+    monkeypatch.setattr(memory, "LABEL_VALUES", 1)
+    known = taught(*[seen(400, tenant="rare")] * 15, *[seen(100)] * 60)
+    assert ratio(known, tenant="new") < 1.1
+    assert ratio(known, tenant="rare") == ratio(known, tenant="new")
+    assert ratio(known) == pytest.approx(1, abs=0.01)
+    monkeypatch.setattr(memory, "LABEL_VALUES", 2)
+    known = taught(*[seen(400, tenant="rare")] * 15, *[seen(100)] * 60)
+    assert ratio(known, tenant="rare") > 2
+    assert ratio(known, tenant="new") < 1.1
+
+
 def test_nothing_remembered_changes_nothing() -> None:
     assert ratio(Memory(OF, None)) == 1.0
 
@@ -100,7 +122,7 @@ def test_too_old_is_forgotten_as_the_clock_goes_on() -> None:
     assert ratio(known, arrival_s=0.0) < 0.9  # all of them, and the later ones count for more
     assert ratio(known, arrival_s=50.0) == pytest.approx(0.5, rel=0.02)
     assert ratio(known, arrival_s=96.0) == 1.0
-    known.learn("next", [seen(300, 20.0)])  # at 120 on the clock of both
+    known.learn("next", [seen(300, 86_420.0, offered_s=86_400.0)])  # at 120 on the clock of both
     known.settle()
     assert known.pairs[:, 0].tolist() == [100.0] * 30 + [120.0]
 
@@ -109,6 +131,21 @@ def test_the_latest_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(memory, "PAIRS", 50)
     known = taught(*[seen(200, float(n)) for n in range(120)])
     assert known.pairs[:, 0].tolist() == [float(n) for n in range(70, 120)]
+
+
+def test_no_more_is_looked_at_than_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A thousand runs are put together once, and the features of the latest only are computed."""
+    looked, asked = [], memory._asked
+    monkeypatch.setattr(memory, "PAIRS", 50)
+    monkeypatch.setattr(memory, "_asked", lambda rows, told: looked.append(len(rows)) or asked(rows, told))
+    known = Memory(OF, None)
+    for number in range(1000):
+        known.learn(f"run {number}", [seen(200, offered_s=0.0)] * 50)
+    known.settle()
+    assert looked == [50]
+    assert known.pairs[:, 0].tolist() == [1000.0] * 50
+    assert known.clock_s == 1000
+    assert len(known.runs) == 1000
 
 
 def test_it_finds_the_truth_behind_cuts() -> None:
@@ -171,7 +208,22 @@ def test_what_is_kept_is_what_was_known_and_no_text(tmp_path: Path) -> None:
     assert [file.name for file in tmp_path.iterdir()] == ["memory.table.builtin.m.json"]
 
 
-@pytest.mark.parametrize("pairs", ["", "AAAA", "eJw=", None, 3])
+def packed(shape: tuple[int, ...], kind: str = "<f8") -> str:
+    """An .npy that says it has that shape, and has one pair."""
+    header = f"{{'descr': '{kind}', 'fortran_order': False, 'shape': {shape}, }}\n".encode()
+    whole = b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header
+    return base64.b64encode(zlib.compress(whole + bytes(8 * len(memory.COLUMNS)))).decode()
+
+
+def test_one_pair_of_zeros_is_one(tmp_path: Path) -> None:
+    assert memory._unpacked(packed((1, len(memory.COLUMNS)))).shape == (1, len(memory.COLUMNS))
+
+
+HUGE = packed((10**13, len(memory.COLUMNS)))  # a petabyte
+OTHERS = [HUGE, packed((len(memory.COLUMNS),)), packed((1, len(memory.COLUMNS)), "<i8")]
+
+
+@pytest.mark.parametrize("pairs", ["", "AAAA", "eJw=", None, 3, *OTHERS])
 def test_pairs_that_are_none_are_refused_though_the_hash_is_right(tmp_path: Path, pairs: object) -> None:
     path = memory.write(tmp_path, taught(seen(9)))
     document = json.loads(path.read_bytes()) | {"pairs": pairs}
@@ -223,7 +275,7 @@ def estimate(state: Path, *more: str) -> list[str | Path]:
 
 def estimates(state: Path, rows: list[Record], *more: str) -> list[Record]:
     result = run(estimate(state, *more), jsonl(rows))
-    assert all("nothing learned yet" in line for line in said(result, 0))
+    assert said(result, 0) == []
     return records(result.stdout)
 
 
@@ -316,19 +368,69 @@ def test_a_base_that_was_fitted_since_is_another(tmp_path: Path) -> None:
     said(run(fit(state), jsonl(ended)), 0)
     longer = jsonl(changed(row, actual_output_tokens=5 * row["actual_output_tokens"]) for row in rows)
     (warning,) = said(run(fit_base, longer), 0)
-    assert "remembers the errors of the history before this one" in warning
+    assert "qwen1%2E5-1%2E8b.json: remembers the errors of what was fitted before" in warning
+    assert said(run(fit_base, jsonl(changed(row, served_model="other") for row in rows)), 0) == []
     lines = said(run(estimate(state), asked), 1)
     assert "remembers the errors of another history than the one here" in lines[0]
     late = jsonl(changed(row, run_id="late") for row in ended)  # what the first has estimated
-    assert (
-        "30 of 30 completions of run late were estimated by another history"
-        in said(run(fit(state), late), 1)[0]
-    )
+    before = {path.name: path.read_bytes() for path in state.iterdir()}
+    warning, error, _ = said(run(fit(state), late), 1)
+    assert "30 of 30 completions of run late were estimated by another history" in warning
+    assert "nothing to remember: all was estimated before a fit" in error
+    assert {path.name: path.read_bytes() for path in state.iterdir()} == before
     told = records(run(["estimate", "--model", "history", "--state", state], asked).stdout)
     forgotten, line = said(run(fit(state), jsonl(twice(told))), 0)
     assert "history was fitted anew: what was remembered is forgotten" in forgotten
     assert line.startswith("remembered: 30 errors of history/")
     assert estimates(state, [request(0)])[0]["est_memory_ratio"] > 1.8
+    # a folder of nights: one learned, some from before the fit, one new
+    nights = jsonl(
+        [
+            *twice(told),
+            *(changed(row, run_id=f"old {n}") for n in range(5) for row in ended),
+            *(changed(row, run_id="new") for row in twice(told)),
+        ]
+    )
+    known, outdated, line = said(run(fit(state), nights), 0)
+    assert "run run was learned before" in known
+    assert "30 of 30 completions of run old 2 and 2 runs more were estimated by another history" in outdated
+    assert line.startswith("remembered: 60 errors of history/")
+    *_, line = said(run(fit(state), nights), 0)
+    assert line.startswith("remembered: 60 errors of history/")
+
+
+def test_a_stale_memory_of_another_tokenizer_is_left_out(tmp_path: Path) -> None:
+    """Two tokenizers' errors are remembered, history is fitted anew, and one of the two is learned again."""
+    state = tmp_path / "state"
+    history = ["calibrate", "--fit", "history", "--state", state]
+
+    def remembered(tokenizer: str, run_id: str) -> None:
+        counted = ["estimate", "--model", "history", "--state", state, "--tokenizer", tokenizer]
+        told = records(run(counted, jsonl(request(n) for n in range(30))).stdout)
+        answers = {"actual_output_words": 40, "run_id": run_id}
+        said(run(fit(state), jsonl(changed(row, **answers) for row in twice(told))), 0)
+
+    rows = [completion(number, actual_output_words=20) for number in range(30)]
+    ok(history, jsonl(rows))
+    remembered("builtin", "one")
+    remembered("whitespace", "two")
+    said(run(history, jsonl(changed(row, actual_output_tokens=900) for row in rows)), 0)
+    lines = said(run(estimate(state), jsonl([request(0)])), 1)
+    assert "remembers the errors of another history" in lines[0]
+    remembered("builtin", "three")
+    result = run(estimate(state), jsonl([request(0)]))
+    (line,) = said(result, 0)
+    assert "memory.history.whitespace.qwen1%2E5-1%2E8b.json: remembers the errors of another" in line
+    assert line.endswith("left out")
+    assert records(result.stdout)[0]["est_memory_ratio"] > 1.8
+
+
+def test_a_damaged_memory_of_another_base_is_not_read(learned: Path, tmp_path: Path) -> None:
+    state = tmp_path / "state"
+    shutil.copytree(learned, state)
+    (state / FILE.replace("table", "prompt-length")).write_text("damaged")
+    assert estimates(state, [request(0)], "--base", "table")[0]["est_memory_ratio"] > 2
+    assert "memories of prompt-length, table" in said(run(estimate(state), b""), 2)[0]
 
 
 def test_the_regressor_as_a_base(tmp_path: Path) -> None:
@@ -439,6 +541,10 @@ def test_prompts_that_were_redacted_are_said_to_be_missing(tmp_path: Path) -> No
         ([completion(0, est_model="tabel")], "no estimator named 'tabel'"),
         ([without(completion(0), "est_model")], "<stdin>:1: est_model: expected a string, got nothing"),
         ([completion(0, est_model="knn:knn")], "a memory of the errors of a memory"),
+        (
+            [completion(0, est_model="oracle", trace_output_tokens="x")],
+            "<stdin>:1: trace_output_tokens: expected an integer >= 1, got 'x'",
+        ),
         ([completion(0, est_base_tokens=9)], "1 of 1 completions of run run were estimated by another table"),
     ],
 )
@@ -492,6 +598,10 @@ def test_another_feature_schema_is_refused(
     monkeypatch.setattr(memory, "FEATURE_SCHEMA", 99)
     with pytest.raises(StateError, match="feature schema 1, this driftkit computes 99"):
         memory.read(learned, of)
+    monkeypatch.undo()
+    monkeypatch.setattr(memory, "COLUMNS", (*memory.COLUMNS[:-1], "another"))
+    with pytest.raises(StateError, match="its columns are others than this driftkit's"):
+        memory.read(learned, of)
 
 
 def test_calls_that_cannot_be(learned: Path) -> None:
@@ -508,11 +618,16 @@ def test_max_age_is_kept_until_another_is_given(tmp_path: Path) -> None:
     state = tmp_path / "state"
     lines = said(run(fit(state, "--max-age", "50"), jsonl(completion(n) for n in range(120))), 0)
     assert lines[0].startswith("remembered: 51 errors")
-    asked = [request(0, arrival_s=arrival) for arrival in (0.0, 40.0, 51.0)]
-    ratios = [row["est_memory_ratio"] for row in estimates(state, asked)]
+    # a slice of a day, which counts from its first request
+    asked = [request(0, arrival_s=86_400 + after) for after in (0.0, 40.0, 51.0, 52.0)]
+    result = run(estimate(state), jsonl(asked))
+    (line,) = said(result, 0)
+    assert "more than 50 s after the first: by --max-age all errors that are remembered are too old" in line
+    ratios = [row["est_memory_ratio"] for row in records(result.stdout)]
     assert ratios[0] > ratios[1] > 2
-    assert ratios[2] == 1.0
-    lines = said(run(fit(state), jsonl([completion(9, run_id="next")])), 0)  # ten seconds later
+    assert ratios[2:] == [1.0, 1.0]
+    late = {"run_id": "next", "arrival_s": 86_400.0, "finished_s": 86_410.0}  # ten seconds later
+    lines = said(run(fit(state), jsonl([completion(9, **late)])), 0)
     assert lines[0].startswith("remembered: 42 errors")
     assert "max-age" in said(run(fit(state, "--max-age", "0"), b""), 2)[0]
 

@@ -3,25 +3,38 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import cache
 
 from driftkit.calibration.base import observed_output
 from driftkit.calibration.censored import was_cut
 from driftkit.calibration.state import StateFolder
 from driftkit.calibration.stream import Key, in_order, key_of
-from driftkit.errors import DriftkitError
+from driftkit.errors import DriftkitError, UsageError
 from driftkit.estimation import memory
 from driftkit.estimation.base import Estimator, build, estimate_many, prompt_text, unremembered_tokens
 from driftkit.estimation.knn import Knn, base_of, identity
 from driftkit.estimation.memory import CUT, Memory, Of, Seen
 from driftkit.estimation.observed import CUT_SHORT, FIELDS, observed
-from driftkit.records.schema import Record, checker
+from driftkit.records.schema import Check, Record, checker
 
 CHECKED = 100  # completions of a run whose estimates are made again
+NAMED = 3  # runs of another fit, in a warning
 
 _check = checker(
     ("id", "finished_s", "prompt_tokens", "est_output_tokens", "est_model"),
     (
-        *("run_id", "offered_s", "tenant", "tier", "category", "prompt", "messages", "max_tokens", "turn"),
+        *(
+            "run_id",
+            "offered_s",
+            "arrival_s",
+            "tenant",
+            "tier",
+            "category",
+            "prompt",
+            "messages",
+            "max_tokens",
+            "turn",
+        ),
         *(*FIELDS, "served_model", "actual_output_words"),
         *("est_base_tokens", "est_bias_ratio", "est_safety_ratio", "est_input_ratio", "est_memory_ratio"),
         "est_tokenizer",
@@ -32,7 +45,18 @@ _check = checker(
 def check_remembered(record: Record) -> None:
     """FieldError for a completion that cannot be used."""
     _check(record)
+    _check_of(record["est_model"].removeprefix(f"{Knn.name}:"))(record)
     prompt_text(record)
+
+
+@cache
+def _check_of(base: str) -> Check:
+    """Of what that base reads, for it is to estimate again; that there is none of the name is said later."""
+    try:
+        reads = getattr(base_of(base), "reads", ())
+    except UsageError:
+        reads = ()
+    return checker((), reads if type(reads) is tuple else ())
 
 
 def remember(
@@ -44,7 +68,8 @@ def remember(
     """Learn checked completions, and keep what is remembered; call it under the folder's lock.
 
     Each goes to the memory of the base that has estimated it, its tokenizer and served model. A run that a
-    memory has learned already is not learned again. Those that did not begin to answer are left out.
+    memory has learned already is not learned again, and one that was estimated before the base was fitted
+    anew is left out. So are those that did not begin to answer.
     DriftkitError where nothing is left, or nothing but what was cut; then nothing is kept.
     """
     runs: dict[Key, dict[str, list[Seen]]] = {}
@@ -60,7 +85,11 @@ def remember(
     if not runs:
         hint = "`driftkit run` writes completions of requests that `driftkit estimate` has estimated"
         raise DriftkitError("no completions to remember", hint=hint)
-    memories = [_learned(key, of, folder, max_age_s, warn) for key, of in runs.items()]
+    learned = [_learned(key, of, folder, max_age_s, warn) for key, of in runs.items()]
+    memories = [one for one in learned if one is not None]
+    if not memories:
+        hint = "remember what `driftkit estimate` estimates from now on"
+        raise DriftkitError("nothing to remember: all was estimated before a fit", hint=hint)
     for one in memories:
         path = memory.write(folder.path, one)
         for correction in folder.begin_anew(f"{Knn.name}:{one.of.base}", one.of.served_model):
@@ -74,25 +103,36 @@ def _learned(
     folder: StateFolder,
     max_age_s: float | None,
     warn: Callable[[str], None],
-) -> Memory:
+) -> Memory | None:
+    """None where all runs are of another fit of the base, and nothing was known."""
     of = Of(*key)
     base = base_of(of.base)
     base_is = identity(base, folder.path, of.served_model)
     made = build(base, folder.path, of.served_model, lambda text: None)
-    _check_base(made, of, folder, runs, warn)
-    known = memory.read(folder.path, of)
-    if known is not None and known.base_is != base_is:
+    path = memory.path_of(folder.path, of)
+    before = memory.read(folder.path, of)
+    known = before if before is not None and before.base_is == base_is else None
+    repeated = [run for run in runs if known is not None and run in known.runs]
+    for run in repeated:
+        warn(f"run {run} was learned before: it is not learned again")
+    fresh = {run: seen for run, seen in runs.items() if run not in repeated}
+    outdated = _outdated(made, of, fresh, warn)
+    if outdated:
+        which = ", ".join(list(outdated.values())[:NAMED])
+        more = f" and {len(outdated) - NAMED} runs more" if len(outdated) > NAMED else ""
         warn(
-            f"{memory.path_of(folder.path, of)}: {of.base} was fitted anew: what was remembered is forgotten"
+            f"{which}{more} were estimated by another {of.base} than the one in {folder.path}, from before "
+            "it was fitted anew: left out"
         )
-        known = None
+    if len(outdated) == len(fresh) and known is None:
+        return None
+    if before is not None and known is None:
+        warn(f"{path}: {of.base} was fitted anew: what was remembered is forgotten")
     known = known or Memory(of, base_is)
     if max_age_s is not None:
         known.max_age_s = max_age_s
-    before = set(known.runs)
-    for run, seen in runs.items():
-        if run in before:
-            warn(f"run {run} was learned before: it is not learned again")
+    for run, seen in fresh.items():
+        if run in outdated:
             continue
         if not run:
             warn("completions without run_id were learned: they will be again if they come again")
@@ -106,13 +146,15 @@ def _learned(
     return known
 
 
-def _check_base(
-    base: Estimator, of: Of, folder: StateFolder, runs: dict[str, list[Seen]], warn: Callable[[str], None]
-) -> None:
-    """DriftkitError when it was not this base that has estimated: one of the name that was fitted otherwise.
+def _outdated(
+    base: Estimator, of: Of, runs: dict[str, list[Seen]], warn: Callable[[str], None]
+) -> dict[str, str]:
+    """The runs that were not estimated by this base, but by one of the name that was fitted otherwise; and
+    what of each was not.
 
     The last CHECKED of each run are estimated again. Without its prompt one may differ for that alone.
     """
+    found = {}
     for run, seen in runs.items():
         records = [one.record for one in seen[-CHECKED:] if _can_be_asked(base, one.record)]
         others = [
@@ -123,13 +165,10 @@ def _check_base(
         with_prompt = sum(prompt_text(record) is not None for record in others)
         which = f"completions of run {run or 'without a name'}"
         if with_prompt:
-            raise DriftkitError(
-                f"{with_prompt} of {len(records)} {which} were estimated by another {of.base} than the one "
-                f"in {folder.path}",
-                hint=f"was it fitted since? remember what `estimate --model {of.base}` estimates from now on",
-            )
-        if others:
+            found[run] = f"{with_prompt} of {len(records)} {which}"
+        elif others:
             warn(f"{len(others)} of {len(records)} {which} have no prompt: was it this {of.base}?")
+    return found
 
 
 def _can_be_asked(base: Estimator, record: Record) -> bool:

@@ -100,8 +100,8 @@ LEARNING = ("method", "state", "sort_input", "live", "unbuffered", "redact_promp
     "--max-age",
     type=click.FloatRange(0, min_open=True),
     metavar="SECONDS",
-    help="With --fit knn: forget errors older than this on the run's clock.  "
-    "[default: the state's, or never]",
+    help="With --fit knn: forget errors older than so many seconds of runs; what lies between runs does not "
+    "count.  [default: the state's, or never]",
 )
 @click.option("--drift", is_flag=True, help="Look out for drift; every option below of it includes this.")
 @click.option(

@@ -21,6 +21,7 @@ def fit_history(
     from driftkit.calibration.state import StateFolder
     from driftkit.errors import DriftkitError
     from driftkit.estimation.history import History, check_completion
+    from driftkit.estimation.memory import files as memory_files
 
     if state is None:
         raise click.UsageError("--fit history needs --state", click.get_current_context())
@@ -48,14 +49,14 @@ def fit_history(
             history.save(folder.path, served_model)
             for path in folder.begin_anew(History.name, served_model):
                 outcome.warn(f"{path}: corrected the history before this one: taken away")
-        _warn_of_memories(outcome, folder.path, History.name)
+            _warn_of_memories(outcome, memory_files(folder.path, History.name, served_model))
     return outcome.status
 
 
-def _warn_of_memories(outcome: Outcome, folder: Path, fitted: str) -> None:
-    """Of errors that an estimator made before it was fitted anew, which estimate refuses."""
-    for path in sorted(folder.glob(f"memory.{fitted}.*.json")):
-        outcome.warn(f"{path}: remembers the errors of the {fitted} before this one: of no use from now on")
+def _warn_of_memories(outcome: Outcome, paths: list[Path]) -> None:
+    """Of errors that an estimator made before it was fitted anew, which estimate does not go by."""
+    for path in paths:
+        outcome.warn(f"{path}: remembers the errors of what was fitted before: of no use from now on")
 
 
 def fit_regressor(
@@ -70,6 +71,7 @@ def fit_regressor(
 
     from driftkit.calibration.state import StateFolder
     from driftkit.estimation import embeddings, store
+    from driftkit.estimation.memory import files as memory_files
     from driftkit.estimation.regressor import check_observed, fit
 
     if state is None:
@@ -105,7 +107,7 @@ def fit_regressor(
         )
         for path in folder.begin_anew("regressor"):
             outcome.warn(f"{path}: corrected the regressor before this one: taken away")
-        _warn_of_memories(outcome, folder.path, "regressor")
+        _warn_of_memories(outcome, memory_files(folder.path, "regressor"))
     return outcome.status
 
 

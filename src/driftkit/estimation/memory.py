@@ -25,10 +25,11 @@ import hashlib
 import io
 import math
 import zlib
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 import numpy as np
 import orjson
@@ -53,6 +54,7 @@ HALF_LIFE = 600.0  # completions
 PRIOR = 0.2  # the weight of "the estimate is right"; a neighbour without distance has 1
 LABEL = 1.0  # how far apart another category, tenant or tier is
 LABEL_VALUES = 50  # of each label
+_LABEL = LABEL / (2 * WIDTH)  # in its column, so that those of two that differ are LABEL apart
 ESTIMATE = 1.5  # how far apart two estimates are of which one is e times the other
 WIDEST = math.log(20.0)  # an error beyond 1/20 or 20 says that something else is wrong
 CHUNK = 64
@@ -87,8 +89,9 @@ class Seen(NamedTuple):
 class Memory:
     """Pairs of one estimator; `base_is` tells one fit of it from another, where it is fitted.
 
-    The clocks of runs are laid end to end: a run begins where the one learned before it has ended, and so
-    does what is asked afterwards. `max_age_s` is the age on that clock beyond which a pair is forgotten.
+    The clocks of runs are laid end to end: a run begins, with the first that was offered, where the one
+    learned before it has ended, and so does what is asked afterwards. `max_age_s` is the age on that clock
+    beyond which a pair is forgotten.
     """
 
     def __init__(self, of: Of, base_is: str | None, max_age_s: float | None = None) -> None:
@@ -98,6 +101,7 @@ class Memory:
         self.runs: dict[str, int] = {}
         self.clock_s = 0.0
         self.pairs: Floats = np.empty((0, len(COLUMNS)))
+        self._new: deque[tuple[float, Seen]] = deque(maxlen=PAIRS)  # and when it ended on the clock
         self._space: _Space | None = None
         self._threads = ThreadpoolController()
 
@@ -105,20 +109,18 @@ class Memory:
         """Take in the completions of a run, in the order in which they ended; `settle` after the last."""
         if run:
             self.runs[run] = self.runs.get(run, 0) + len(seen)
-        seen = seen[-PAIRS:]
-        rows = np.empty((len(seen), len(COLUMNS)))
-        rows[:, AT] = [self.clock_s + one.record["finished_s"] for one in seen]
-        errors = np.log([one.length / one.estimate for one in seen])
-        rows[:, ERROR] = rows[:, EXPECTED] = np.clip(errors, -WIDEST, WIDEST)
-        rows[:, CUT] = [one.cut for one in seen]
-        rows[:, _ASKED] = _asked([one.record for one in seen], [one.estimate for one in seen])
-        self.clock_s = float(rows[:, AT].max())
-        self.pairs = np.concatenate([self.pairs, rows])
-        self._space = None
+        if seen:
+            started = self.clock_s - min(_began(one.record) for one in seen)
+            self._new.extend((started + one.record["finished_s"], one) for one in seen)
+            self.clock_s = started + max(one.record["finished_s"] for one in seen)
 
     def settle(self) -> None:
-        """Forget what is too old or too much, and say anew what was to be expected of what was cut."""
+        """Add what was taken in, forget what is too old or too much, and say anew what was to be expected of
+        what was cut."""
         oldest = -math.inf if self.max_age_s is None else self.clock_s - self.max_age_s
+        if self._new:
+            self.pairs = np.concatenate([self.pairs, _pairs(self._new)])
+            self._new.clear()
         self.pairs = self.pairs[self.pairs[:, AT] >= oldest][-PAIRS:]
         self._space = None
         cut = self.pairs[:, CUT] > 0
@@ -137,9 +139,11 @@ class Memory:
             if np.abs(expected[cut] - before).max() < SETTLED:
                 break
 
-    def ratios(self, records: Sequence[Record], estimates: Sequence[float]) -> Floats:
-        """The factor for the estimate of each request, which arrives at its `arrival_s` after all that is
-        known has ended; 1 where nothing is known that is not too old."""
+    def ratios(self, records: Sequence[Record], estimates: Sequence[float], start_s: float = 0.0) -> Floats:
+        """The factor for the estimate of each request; 1 where nothing is known that is not too old.
+
+        What is known has ended at `start_s` on the clock of their `arrival_s`.
+        """
         if not len(self.pairs) or not records:
             return np.ones(len(records))
         if self._space is None:
@@ -148,7 +152,8 @@ class Memory:
         asked = self._space.placed(_asked(records, estimates))
         oldest = np.full(len(records), -math.inf)
         if self.max_age_s is not None:
-            oldest = self.clock_s + np.array([r["arrival_s"] for r in records], float) - self.max_age_s
+            age = np.array([r["arrival_s"] for r in records], float) - start_s
+            oldest = self.clock_s + age - self.max_age_s
         forgotten = np.searchsorted(self.pairs[:, AT], oldest)
         expected = self.pairs[:, EXPECTED]
         found = np.empty(len(records))
@@ -185,6 +190,27 @@ class Memory:
             logs[np.arange(len(of)), of] = -np.inf
             found.append(_nearest(logs, min(NEIGHBOURS, len(places) - 1)))
         return np.concatenate([near for near, _ in found]), np.concatenate([weights for _, weights in found])
+
+
+def _began(record: Record) -> float:
+    """When it was offered, as far as it says so: at its end at the latest."""
+    finished: float = record["finished_s"]
+    for due in (record.get("offered_s"), record.get("arrival_s")):
+        if due is not None:
+            return min(float(due), finished)
+    return finished
+
+
+def _pairs(new: Collection[tuple[float, Seen]]) -> Floats:
+    """What is remembered of completions, each with the instant at which it ended."""
+    seen = [one for _, one in new]
+    rows = np.empty((len(seen), len(COLUMNS)))
+    rows[:, AT] = [at_s for at_s, _ in new]
+    errors = np.log([one.length / one.estimate for one in seen])
+    rows[:, ERROR] = rows[:, EXPECTED] = np.clip(errors, -WIDEST, WIDEST)
+    rows[:, CUT] = [one.cut for one in seen]
+    rows[:, _ASKED] = _asked([one.record for one in seen], [one.estimate for one in seen])
+    return rows
 
 
 def _nearest(logs: NDArray[np.float32], count: int) -> tuple[NDArray[np.int64], Floats]:
@@ -230,16 +256,17 @@ class _Space:
         """Places of what is asked, and 1, and minus their squares."""
         numbers = (asked[:, len(LABELS) :] - self._centre) * self._scale
         labels = [
-            LABEL / (2 * WIDTH) * (column[:, None] == values)
+            _LABEL * (column[:, None] == values)
             for column, values in zip(asked[:, : len(LABELS)].T, self._values, strict=True)
         ]
         place = np.column_stack([numbers, *labels])
-        squares = (place * place).sum(axis=1)
+        # a label counts whether it has a column or not: without one it is another than all, its like included
+        squares = (numbers * numbers).sum(axis=1) + len(LABELS) * _LABEL**2
         return np.column_stack([place, np.ones(len(place)), -squares]).astype(np.float32)
 
 
 def _frequent(labels: Floats) -> Floats:
-    """The most frequent values of a label: each gets a column, and the rest are half as far from all."""
+    """The most frequent values of a label: each gets a column, and no other is known again."""
     values, counts = np.unique(labels, return_counts=True)
     return values[np.argsort(-counts, kind="stable")[:LABEL_VALUES]]
 
@@ -283,10 +310,22 @@ def read(folder: Path, of: Of) -> Memory | None:
     return _read(path_of(folder, of))
 
 
-def known(folder: Path, served_model: str) -> list[Memory]:
-    """The memories that the folder has of requests to that served model; StateError as `read`."""
-    paths = sorted(folder.glob(f"memory.*.*.{_quoted(served_model)}.json"))
+def bases(folder: Path, served_model: str) -> list[str]:
+    """The bases that the folder has memories of for that served model, by the names of the files."""
+    paths = folder.glob(f"memory.*.*.{_quoted(served_model)}.json")
+    return sorted({unquote(path.name.split(".")[1]) for path in paths})
+
+
+def known(folder: Path, base: str, served_model: str) -> list[Memory]:
+    """The folder's memories of that base's errors, one for each tokenizer; StateError as `read`."""
+    paths = files(folder, base, served_model)
     return [found for found in map(_read, paths) if found is not None]
+
+
+def files(folder: Path, base: str, served_model: str | None = None) -> list[Path]:
+    """Where the folder has memories of that base's errors, of all served models or of one."""
+    served = _quoted(served_model) if served_model is not None else "*"
+    return sorted(folder.glob(f"memory.{_quoted(base)}.*.{served}.json"))
 
 
 def _read(path: Path) -> Memory | None:
@@ -299,7 +338,10 @@ def _read(path: Path) -> Memory | None:
         memory = Memory(Of(*found["of"]), found["base_is"], found["max_age_s"])
         if path_of(path.parent, memory.of) != path:
             raise StateError(f"{path}: holds the memory of {'/'.join(memory.of)}", hint="was it renamed?")
-        if found["feature_schema"] != FEATURE_SCHEMA or found["columns"] != list(COLUMNS):
+        if found["feature_schema"] == FEATURE_SCHEMA and found["columns"] != list(COLUMNS):
+            problem = "its columns are others than this driftkit's"
+            raise StateError(f"{path}: {problem}", hint="move it away, then calibrate --fit knn anew")
+        if found["feature_schema"] != FEATURE_SCHEMA:
             problem = f"feature schema {found['feature_schema']}, this driftkit computes {FEATURE_SCHEMA}"
             raise StateError(f"{path}: {problem}", hint="move it away, then calibrate --fit knn anew")
         memory.runs, memory.clock_s = dict(found["runs"]), float(found["clock_s"])
@@ -313,9 +355,14 @@ def _unpacked(packed: str) -> Floats:
     """The pairs; ValueError or the like when they are something else."""
     most = PAIRS * len(COLUMNS) * 8 + 1024  # a small file is not to fill the machine's memory
     whole = zlib.decompressobj().decompress(base64.b64decode(packed, validate=True), most)
+    stream = io.BytesIO(whole)
+    if np.lib.format.read_magic(stream) != (1, 0):
+        raise ValueError("no pairs: another .npy")
+    shape, _, dtype = np.lib.format.read_array_header_1_0(stream)
+    told = (len(whole) - stream.tell()) // (8 * len(COLUMNS))  # numpy takes the memory that the header says
+    if dtype != np.float64 or shape != (told, len(COLUMNS)):
+        raise ValueError(f"no pairs: {dtype} {shape}")
     pairs: Floats = np.load(io.BytesIO(whole), allow_pickle=False)
-    if pairs.dtype != np.float64 or pairs.ndim != 2 or pairs.shape[1] != len(COLUMNS):
-        raise ValueError(f"no pairs: {pairs.dtype} {pairs.shape}")
     if not np.isfinite(pairs).all() or (np.diff(pairs[:, AT]) < 0).any():
         raise ValueError("pairs without a number, or out of order")
     return pairs
