@@ -31,10 +31,10 @@ class Asked(NamedTuple):
     "remembers; oracle reads trace_output_tokens.\n\n"
     "Tokenizers: one of whitespace, builtin (a byte-level BPE, no network needed), a tiktoken encoding, or a "
     "tekken, .tiktoken or tokenizer.json file.\n\nA record that has prompt_tokens keeps them.\n\n"
-    "A record that comes under --follow after another process has replaced a correction in the state gets the "
-    "new one. If that is damaged or gone, a line says so, and what was known before goes on. What history, "
-    "regressor and knn go by is read once, at the start, and a correction that was learned beside a newer fit "
-    "does not go with an older one: after a fit, restart what follows."
+    "A record that comes under --follow after another process has replaced a correction in the state gets "
+    "the new one. If that is damaged or gone, a line says so, and what was known before goes on. What "
+    "history, regressor and knn go by is read once, at the start, and a correction that was learned beside a "
+    "newer fit does not go with an older one: after a fit, restart what follows."
 )
 @click.option(
     "--model",

@@ -5,7 +5,8 @@ latest 10,000 completions are averaged on a log scale, what is far or old counti
 base's estimate as `est_memory_ratio`. Where nothing is near the estimate stays what it was.
 `driftkit calibrate --fit knn` remembers completions that were estimated by the base, or by this. It does not
 learn by itself: corrections are learned of what it says, and would be wrong if it moved under them. Instants
-of requests count on, from the first of them, after the end of what was remembered; errors older than its `--max-age` are left out.
+of requests count on, from the first of them, after the end of what was remembered; errors older than its
+`--max-age` are left out.
 """
 
 from __future__ import annotations
@@ -91,8 +92,8 @@ class Knn:
                 age = known.max_age_s
                 if age is not None and any(record["arrival_s"] - start_s > age for record in asked):
                     self._warn(
-                        f"requests come more than {age:g} s after the first: by --max-age all errors that are "
-                        "remembered are too old for them, and their estimates stay as they are"
+                        f"requests come more than {age:g} s after the first: by --max-age all errors that "
+                        "are remembered are too old for them, and their estimates stay as they are"
                     )
                 ratios = known.ratios(asked, [_tokens(estimates[p]) for p in of], start_s).tolist()
             for place, ratio in zip(of, ratios, strict=True):
