@@ -8,7 +8,7 @@ that it is about: 20 to 300 words, evenly in the logarithm, where the instructio
 are the instruction alone. The regressor is fitted to two long prompts for each answer of the first five
 models; the requests quote other texts.
 
-Every process is kept on core 0. Rates are records by CPU time, the better of two runs: of the whole process,
+Every process is kept on core 0. Rates are records by CPU time, the best of several runs: of the whole process,
 and of what RECORDS take beyond a single one. Wall time is beside them, and says how quiet the machine was.
 Delays under --follow are from writing a line to having it back, a line every 20 ms, without the first.
 """
@@ -105,10 +105,10 @@ def requests(given: dict[str, list[dict[str, Any]]], count: int, quote: bool) ->
     ]
 
 
-def process(command: list[str], source: Path) -> tuple[float, float]:
-    """Seconds of CPU and of wall time, the better of two."""
+def process(command: list[str], source: Path, times: int = 2) -> tuple[float, float]:
+    """Seconds of CPU and of wall time, the best of so many times."""
     took = []
-    for _ in range(2):
+    for _ in range(times):
         with open(source, "rb") as stdin, open(os.devnull, "wb") as stdout:
             start = time.perf_counter()
             child = subprocess.Popen(command, stdin=stdin, stdout=stdout, stderr=subprocess.DEVNULL)
@@ -160,7 +160,7 @@ def main() -> None:
                 file.write_bytes(b"".join(orjson.dumps(row) + b"\n" for row in asked))
                 single.write_bytes(orjson.dumps(asked[0]) + b"\n")
                 cpu, wall = process(command, file)
-                each = (cpu - process(command, single)[0]) / (count - 1)
+                each = (cpu - process(command, single, times=5)[0]) / (count - 1)
                 rates = f"{count / cpu:9,.0f}  {1 / each:14,.0f}  {1e6 * each:9.1f}"
                 print(f"{prompt:7s}  {words:10.0f}  {said:13s}  {cpu:5.2f}  {wall:7.2f}  {rates}", flush=True)
             waits = sorted(delays([*command, "--follow"], counted[:LIVE]))

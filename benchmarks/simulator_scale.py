@@ -88,7 +88,7 @@ def growth(records: list[Record]) -> None:
     """Time and memory as the trace, repeated end to end, grows; each in a process of its own."""
     print("requests     us per request   bytes per request")
     for count in (10_000, 100_000, 1_000_000):
-        code = f"from simulator_scale import *; alone({sys.argv[1]!r}, {count})"
+        code = f"from simulator_scale import *; alone({str(Path(sys.argv[1]).resolve())!r}, {count})"
         done = subprocess.run(
             [sys.executable, "-c", code],
             check=True,

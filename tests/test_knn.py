@@ -316,9 +316,11 @@ def test_completions_that_a_memory_has_estimated_teach_it_its_bases_errors(tmp_p
     assert line.startswith("remembered: 120 errors of table/")
     for before, after in zip(first, estimates(state, [request(n) for n in range(60)]), strict=True):
         assert after["est_memory_ratio"] == pytest.approx(before["est_memory_ratio"], rel=0.1)
-    # what was learned of estimates by the memory is of no use for another
+    # what was learned of estimates by the memory is of no use for another, and for the same as good as before
     calibrated = ["calibrate", "--state", state]
     ok(calibrated, jsonl(second))
+    said(run(fit(state), jsonl(second)), 0)
+    assert len(list(state.glob("knn*"))) == 1
     warning, *_ = said(run(fit(state), jsonl(completion(n, run_id="third") for n in range(9))), 0)
     assert "knn%3Atable.builtin.qwen1%2E5-1%2E8b.json: corrected what memory.table." in warning
     assert not list(state.glob("knn*"))

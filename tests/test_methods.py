@@ -585,8 +585,11 @@ def test_a_history_is_fitted_and_estimated_by(stages: Stages, tmp_path: Path) ->
     # what is learned of it afterwards goes beside it, and a new fit takes away what was learned of the old
     served = ok(["run"], ok(["schedule", "--policy", "sjf"], result.stdout))
     ok(["calibrate", "--method", "quantile", "--state", state], served)
-    (warning,) = said(run(["calibrate", "--fit", "history", "--state", state, stages.completions]), 0)
     correction = state / "history.given.qwen1%2E5-1%2E8b.json"
+    again = ["calibrate", "--fit", "history", "--state", state]
+    assert said(run([*again, stages.completions]), 0) == []  # the same as before
+    assert correction.exists()
+    (warning,) = said(run([*again, stages.completions, stages.completions]), 0)
     assert f"{correction}: corrected the history before" in warning
     assert not correction.exists()
     assert len(records(run(call, jsonl(requests)).stdout)) == 48

@@ -15,6 +15,7 @@ from driftkit.estimation.base import Estimator, build, estimate_many, prompt_tex
 from driftkit.estimation.knn import Knn, base_of, identity
 from driftkit.estimation.memory import CUT, Memory, Of, Seen
 from driftkit.estimation.observed import CUT_SHORT, FIELDS, observed
+from driftkit.records.document import digest
 from driftkit.records.schema import Check, Record, checker
 
 CHECKED = 100  # completions of a run whose estimates are made again
@@ -91,7 +92,11 @@ def remember(
         hint = "remember what `driftkit estimate` estimates from now on"
         raise DriftkitError("nothing to remember: all was estimated before a fit", hint=hint)
     for one in memories:
-        path = memory.write(folder.path, one)
+        path = memory.path_of(folder.path, one.of)
+        before = digest(path)
+        memory.write(folder.path, one)
+        if digest(path) == before:
+            continue  # nothing was new: what corrects it still does
         for correction in folder.begin_anew(f"{Knn.name}:{one.of.base}", one.of.served_model):
             warn(f"{correction}: corrected what {path.name} was before: taken away")
     return memories

@@ -13,11 +13,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
 from driftkit.calibration.stream import Key
 from driftkit.errors import StateError
-from driftkit.records.document import read, write
+from driftkit.records.document import quoted, read, write
 
 STATE_VERSION = 1
 _KIND = "driftkit-calibration"
@@ -94,8 +93,8 @@ class StateFolder:
         """Take away what was learned of an estimator's errors, which has others from now on: under any
         tokenizer, and for any model where none is given. Call it under `writing`.
         """
-        model = _quoted(served_model) if served_model is not None else "*"
-        files = sorted(self.path.glob(f"{_quoted(estimator)}.*.{model}.json"))
+        model = quoted(served_model) if served_model is not None else "*"
+        files = sorted(self.path.glob(f"{quoted(estimator)}.*.{model}.json"))
         for path in files:
             path.unlink(missing_ok=True)
         return files
@@ -103,9 +102,5 @@ class StateFolder:
     def _file(self, key: Key) -> Path:
         path = self._files.get(key)
         if path is None:
-            path = self._files[key] = self.path / f"{'.'.join(map(_quoted, key))}.json"
+            path = self._files[key] = self.path / f"{'.'.join(map(quoted, key))}.json"
         return path
-
-
-def _quoted(part: str) -> str:
-    return quote(part, safe="").replace(".", "%2E")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import click
@@ -46,11 +47,32 @@ def fit_history(
         if not known:
             raise DriftkitError("no completions that ended well: nothing to fit")
         for served_model, history in known.items():
+            before = History.identity(folder.path, served_model)
             history.save(folder.path, served_model)
+            if History.identity(folder.path, served_model) == before:
+                continue
             for path in folder.begin_anew(History.name, served_model):
                 outcome.warn(f"{path}: corrected the history before this one: taken away")
             _warn_of_memories(outcome, memory_files(folder.path, History.name, served_model))
     return outcome.status
+
+
+def _checked(
+    outcome: Outcome,
+    files: tuple[str, ...],
+    on_error: str,
+    rejects: str | None,
+    check: Callable[[Record], None],
+) -> list[Record]:
+    """The completions, each checked."""
+
+    def checked(record: Record) -> Record:
+        check(record)
+        return record
+
+    with reading(outcome, files, on_error, rejects) as reader:
+        found = reader.records("completion", checked, lambda other: None)
+        return [one for one in found if one is not None]
 
 
 def _warn_of_memories(outcome: Outcome, paths: list[Path]) -> None:
@@ -78,10 +100,6 @@ def fit_regressor(
         raise click.UsageError("--fit regressor needs --state", click.get_current_context())
     terminal = sys.stderr.isatty()
 
-    def checked(record: Record) -> Record:
-        check_observed(record)
-        return record
-
     def progress(done: int, steps: int) -> None:
         if terminal:
             click.echo(
@@ -90,11 +108,8 @@ def fit_regressor(
 
     folder = StateFolder(state)
     with folder.writing():
-        with reading(outcome, files, on_error, rejects) as reader:
-            found = [
-                one for one in reader.records("completion", checked, lambda other: None) if one is not None
-            ]
-        with threadpool_limits(limits=1):  # on a busy machine BLAS's threads wait for each other, for minutes
+        found = _checked(outcome, files, on_error, rejects, check_observed)
+        with threadpool_limits(limits=1):  # where others are at work, BLAS's threads wait for each other
             fitted = fit(found, embed=embeddings.load() if embed else None, progress=progress)
         store.write(folder.path, fitted)
         scores, training = fitted.scores, fitted.training
@@ -124,17 +139,9 @@ def fit_knn(
 
     if state is None:
         raise click.UsageError("--fit knn needs --state", click.get_current_context())
-
-    def checked(record: Record) -> Record:
-        check_remembered(record)
-        return record
-
     folder = StateFolder(state)
     with folder.writing():
-        with reading(outcome, files, on_error, rejects) as reader:
-            found = [
-                one for one in reader.records("completion", checked, lambda other: None) if one is not None
-            ]
+        found = _checked(outcome, files, on_error, rejects, check_remembered)
         for memory in remember(found, folder, max_age, outcome.warn_once):
             click.echo(memory.said(), err=True)
     return outcome.status

@@ -13,13 +13,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, ClassVar
-from urllib.parse import quote, unquote
+from urllib.parse import unquote
 
 from driftkit.errors import StateError
 from driftkit.estimation import observed
 from driftkit.estimation.base import Estimate
 from driftkit.estimation.survival import Curve, Lengths
-from driftkit.records.document import ANEW, digest, read, write
+from driftkit.records.document import ANEW, digest, quoted, read, write
 from driftkit.records.schema import Record, checker
 
 VERSION = 1
@@ -147,4 +147,4 @@ def _groups(record: Record) -> tuple[Group, Group, Group]:
 
 
 def _path(folder: Path, served_model: str) -> Path:
-    return folder / f"history.{quote(served_model, safe='').replace('.', '%2E')}.json"
+    return folder / f"history.{quoted(served_model)}.json"

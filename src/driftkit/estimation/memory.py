@@ -29,7 +29,7 @@ from collections import deque
 from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
-from urllib.parse import quote, unquote
+from urllib.parse import unquote
 
 import numpy as np
 import orjson
@@ -38,8 +38,9 @@ from threadpoolctl import ThreadpoolController
 
 from driftkit.errors import StateError
 from driftkit.estimation.censoring import Floats, above, moments
-from driftkit.estimation.features import FEATURE_SCHEMA, LABELS, NUMBERS, table
+from driftkit.estimation.features import FEATURE_SCHEMA, LABELS, NUMBERS, look
 from driftkit.records import document
+from driftkit.records.document import quoted
 from driftkit.records.schema import Record
 
 VERSION = 1
@@ -273,13 +274,9 @@ def _frequent(labels: Floats) -> Floats:
 
 def _asked(records: Sequence[Record], estimates: Sequence[float]) -> Floats:
     """What is known of requests, as the last columns of a pair; a label by its CRC."""
-    rows = table(records)
-    asked = np.empty((len(records), len(LABELS) + 1 + len(NUMBERS)))
-    for place in range(len(LABELS)):
-        asked[:, place] = [zlib.crc32(label.encode()) for label in rows[:, 1 + place]]
-    asked[:, len(LABELS)] = np.log(estimates)
-    asked[:, len(LABELS) + 1 :] = rows[:, 1 + len(LABELS) :]
-    return asked
+    seen = look(records)
+    labels = [[zlib.crc32(label.encode()) for label in column] for column in seen.labels]
+    return np.column_stack([*labels, np.log(estimates), seen.numbers])
 
 
 def write(folder: Path, memory: Memory) -> Path:
@@ -312,7 +309,7 @@ def read(folder: Path, of: Of) -> Memory | None:
 
 def bases(folder: Path, served_model: str) -> list[str]:
     """The bases that the folder has memories of for that served model, by the names of the files."""
-    paths = folder.glob(f"memory.*.*.{_quoted(served_model)}.json")
+    paths = folder.glob(f"memory.*.*.{quoted(served_model)}.json")
     return sorted({unquote(path.name.split(".")[1]) for path in paths})
 
 
@@ -324,8 +321,8 @@ def known(folder: Path, base: str, served_model: str) -> list[Memory]:
 
 def files(folder: Path, base: str, served_model: str | None = None) -> list[Path]:
     """Where the folder has memories of that base's errors, of all served models or of one."""
-    served = _quoted(served_model) if served_model is not None else "*"
-    return sorted(folder.glob(f"memory.{_quoted(base)}.*.{served}.json"))
+    served = quoted(served_model) if served_model is not None else "*"
+    return sorted(folder.glob(f"memory.{quoted(base)}.*.{served}.json"))
 
 
 def _read(path: Path) -> Memory | None:
@@ -369,11 +366,7 @@ def _unpacked(packed: str) -> Floats:
 
 
 def path_of(folder: Path, of: Of) -> Path:
-    return folder / f"memory.{'.'.join(map(_quoted, of))}.json"
-
-
-def _quoted(part: str) -> str:
-    return quote(part, safe="").replace(".", "%2E")
+    return folder / f"memory.{'.'.join(map(quoted, of))}.json"
 
 
 def _hash(content: dict[str, Any]) -> str:

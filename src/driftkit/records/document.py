@@ -10,6 +10,7 @@ import os
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import orjson
 
@@ -39,6 +40,11 @@ def read(path: Path, kind: str, version: int) -> dict[str, Any] | None:
         hint = "it was written by a newer driftkit: upgrade this one" if newer else ANEW
         raise StateError(f"{path}: state version {found}, this driftkit reads {version}", hint=hint)
     return document
+
+
+def quoted(part: str) -> str:
+    """A part of a file's name that any text may be; parts are joined by dots."""
+    return quote(part, safe="").replace(".", "%2E")
 
 
 def digest(path: Path) -> str | None:

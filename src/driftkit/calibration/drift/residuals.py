@@ -11,8 +11,8 @@ sequence per tenant, and a change of the mix moves nothing.
   rest say how many get further (product limit; Kaplan and Meier, Journal of the American Statistical
   Association 53, 1958), so that other caps, which are an input, do not look like other lengths.
 - What drifts is soon held against itself too, so that after N completions a drift is best seen within as many
-  again. To hold it against the first N alone would be sooner by little and wrong by much: they err, the same
-  way for all that come, and of tenants with 500 completions each ten times as many would raise a false alarm.
+  again. To hold it against the first N alone would be sooner, and wrong: N are few, err by chance, and the
+  same way for all that come.
 """
 
 from __future__ import annotations

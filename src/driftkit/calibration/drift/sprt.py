@@ -29,7 +29,7 @@ from typing import Any, ClassVar
 from driftkit.calibration.drift.base import Alarm, Rank
 from driftkit.calibration.drift.page_hinkley import LEAST
 
-ARL = 100_000  # a tenth of the others': a step of 1.5 in a chat is noticed some 45 completions sooner
+ARL = 100_000  # a tenth of the others': longer answers that are mostly cut take long enough to be noticed
 MOVES = 8
 SHIFTS = (0.5, -0.5, 0.25, -0.25)  # of the score
 HAZARDS = (0.5, 2.0, 0.75, 1.5)  # by what they were

@@ -15,7 +15,8 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from driftkit import registry
-from driftkit.calibration.base import category_of, counted_in_words, observed_output
+from driftkit.calibration.base import category_of, observed_output
+from driftkit.calibration.censored import was_cut
 from driftkit.calibration.drift.base import Alarm, Detector
 from driftkit.calibration.drift.hold_back import HoldBack
 from driftkit.calibration.drift.residuals import Residuals, tie_breaker
@@ -89,8 +90,7 @@ class Watch:
         alarms: list[Record] = []
         actual, estimate = observed_output(record), unbiased_tokens(record)
         if actual and estimate > 0:
-            cut = get("finish_reason") == "length" and not counted_in_words(record)
-            one = (tenant, category_of(record), math.log(actual / estimate), cut, began_s)
+            one = (tenant, category_of(record), math.log(actual / estimate), was_cut(record), began_s)
             for residual in self._residuals.push(began_s, due_s, name, ended_s, one):
                 alarms += self._see_residual(residual, ended_s)
         if self._inputs:
