@@ -8,7 +8,7 @@ that it is about: 20 to 300 words, evenly in the logarithm, where the instructio
 are the instruction alone. The regressor is fitted to two long prompts for each answer of the first five
 models; the requests quote other texts.
 
-Every process is kept on core 0. Rates are records by CPU time, the best of several runs: of the whole process,
+Every process is kept on core 0. Rates are records by CPU time, the best of a few runs: of the whole process,
 and of what RECORDS take beyond a single one. Wall time is beside them, and says how quiet the machine was.
 Delays under --follow are from writing a line to having it back, a line every 20 ms, without the first.
 """
