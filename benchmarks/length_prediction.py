@@ -7,10 +7,11 @@ AlpacaEval writes them, and `dataset`, which stands for the tenant. Lengths are 
 tokenizer. Prompts that not every model has answered are left out.
 
 Five folds by prompt, so that every prompt is predicted by models that have not seen it, nor anybody's answer
-to it. Kendall's tau is taken within each fold and averaged; MAE is in tokens, beside that of the constant
-median of the training folds. Intervals are 95 %: bootstrap over prompts for the MAE, the coverage and what is
-paired, and by a t over the folds for the other tau. Nothing is chosen here by these figures; the first table
-is the one that the regressor's form was chosen from.
+to it; by its text alone, and in the rows `with tenants` by its data set too. Kendall's tau is taken within
+each fold and averaged; MAE is in tokens, beside that of the constant median of the training folds. Intervals
+are 95 %: bootstrap over prompts for the MAE, the coverage and what is paired, and by a t over the folds for
+the other tau. Nothing is chosen here by these figures; the first table is the one that the regressor's form
+was chosen from.
 
 The rows with embeddings need driftkit[embed].
 """
@@ -42,6 +43,8 @@ from driftkit.rng import stream
 
 FOLDS = 5
 DRAWS = 2000
+LEAST = 50  # prompts
+PAIRED_DRAWS = 1000  # of tau, which takes long
 FAMILIES: dict[str, Callable[[], Any]] = {
     "ridge": lambda: Ridge(30.0),
     "SVR, RBF": lambda: SVR(C=0.7, epsilon=0.1),
@@ -71,10 +74,14 @@ class Answers:
             dataset.update({row["instruction"]: row.get("dataset") or "" for row in json.loads(content)})
         if not given:
             sys.exit(f"length_prediction: {folder}: no answers there")
+        if wanted and (missing := set(wanted) - set(given)):
+            sys.exit(f"length_prediction: {folder}: no answers of {', '.join(sorted(missing))}")
         self.models = list(given)
         self.prompts = [
             p for p in next(iter(given.values())) if all(p in answers for answers in given.values())
         ]
+        if len(self.prompts) < LEAST:
+            sys.exit(f"length_prediction: {len(self.prompts)} prompts have answers of all models: too few")
         self.datasets = np.array([dataset[p] for p in self.prompts])
         self.prompt_tokens = [max(1, count(p)) for p in self.prompts]
         self.tokens = np.array([[given[m][p] for m in self.models] for p in self.prompts], float)
@@ -102,12 +109,13 @@ class Evaluation:
         uniforms = stream(seed, "bootstrap").random((DRAWS, len(self.actual)))
         self.draws = (uniforms * len(self.actual)).astype(int)
 
-    def taus(self, predicted: Floats) -> Floats:
-        """Folds x models."""
+    def taus(self, predicted: Floats, drawn: NDArray[np.int64] | None = None) -> Floats:
+        """Folds x models, of all prompts or of those drawn."""
+        drawn = np.arange(len(self.folds)) if drawn is None else drawn
         return np.array(
             [
                 [kendalltau(p, a).statistic for p, a in zip(predicted[of].T, self.actual[of].T, strict=True)]
-                for of in (self.folds == fold for fold in range(FOLDS))
+                for of in (drawn[self.folds[drawn] == fold] for fold in range(FOLDS))
             ]
         )
 
@@ -127,19 +135,26 @@ class Evaluation:
             flush=True,
         )
 
-    def paired(self, name: str, one: Floats, other: Floats) -> None:
-        taus = self.taus(one).mean(axis=1) - self.taus(other).mean(axis=1)
+    def differences(self, one: Sequence[Floats], other: Sequence[Floats]) -> tuple[Floats, Floats]:
+        """Of runs that are paired, their mean: tau, and gain in MAE, each with its interval over prompts."""
+        both = list(zip(one, other, strict=True))
+        taus = [self.taus(a) - self.taus(b) for a, b in both]
         drawn = [
-            np.mean([kendalltau(one[d, m], self.actual[d, m]).statistic for m in range(one.shape[1])])
-            - np.mean([kendalltau(other[d, m], self.actual[d, m]).statistic for m in range(one.shape[1])])
-            for d in self.draws[:300]
+            np.mean([self.taus(a, d) - self.taus(b, d) for a, b in both]) for d in self.draws[:PAIRED_DRAWS]
         ]
-        low, high = np.quantile(drawn, [0.025, 0.975])
-        gains = self.gain(one)[1] - self.gain(other)[1]
-        fewer, more = np.quantile(gains, [0.025, 0.975])
+        gains = [(self.gain(a), self.gain(b)) for a, b in both]
+        gain = np.mean([a[0] - b[0] for a, b in gains])
+        of_draws = np.mean([a[1] - b[1] for a, b in gains], axis=0)
+        return (
+            np.array([np.mean(taus), *np.quantile(drawn, [0.025, 0.975])]),
+            np.array([gain, *np.quantile(of_draws, [0.025, 0.975])]),
+        )
+
+    def paired(self, name: str, one: Floats, other: Floats) -> None:
+        tau, gain = self.differences([one], [other])
         print(
-            f"{name}: tau {taus.mean():+.4f} (over prompts [{low:+.4f}, {high:+.4f}]), "
-            f"MAE gain {100 * gains.mean():+.2f} points [{100 * fewer:+.2f}, {100 * more:+.2f}]",
+            f"{name}: tau {tau[0]:+.4f} (over prompts [{tau[1]:+.4f}, {tau[2]:+.4f}]), "
+            f"MAE gain {100 * gain[0]:+.2f} points [{100 * gain[1]:+.2f}, {100 * gain[2]:+.2f}]",
             flush=True,
         )
 
@@ -150,6 +165,14 @@ class Evaluation:
         for group, of in groups:
             print(f"  {group:32s} {100 * inside[of].mean():5.1f} %  of {inside[of].size}")
         sys.stdout.flush()
+
+
+def dealt(count: int, hands: int, seed: int, name: str) -> NDArray[np.int64]:
+    """To each of `count` one of the `hands`, at random and evenly."""
+    order = np.argsort(stream(seed, name).random(count))
+    given = np.empty(count, np.int64)
+    given[order] = np.arange(count) % hands
+    return given
 
 
 def _half(values: Floats) -> float:
@@ -171,16 +194,25 @@ def families(answers: Answers, folds: NDArray[np.int64], embed: Any) -> dict[str
     return predicted
 
 
-def regressor(answers: Answers, folds: NDArray[np.int64], embed: Any, *, together: bool) -> Floats:
-    """`p10, median, p90` x prompts x models: one fit per served model, or one together."""
+def regressor(
+    answers: Answers, folds: NDArray[np.int64], embed: Any, *, together: bool, tenants: bool = False
+) -> Floats:
+    """`p10, median, p90` x prompts x models: one fit per served model, or one together.
+
+    From the prompt alone, or with `tenants` from its data set too.
+    """
     models = range(len(answers.models))
     predicted = np.empty((3, *answers.tokens.shape))
+
+    def record(prompt: int, model: int) -> dict[str, Any]:
+        return answers.record(prompt, model) | ({} if tenants else {"tenant": None})
+
     for fold in range(FOLDS):
         train, test = np.flatnonzero(folds != fold), np.flatnonzero(folds == fold)
         for some in [list(models)] if together else [[model] for model in models]:
-            fitted = fit([answers.record(p, m) for p in train for m in some], embed=embed).regressor
+            fitted = fit([record(p, m) for p in train for m in some], embed=embed).regressor
             for model in some:
-                given = fitted.predict([answers.record(p, model) for p in test])
+                given = fitted.predict([record(p, model) for p in test])
                 predicted[:, test, model] = given.p10, given.median, given.p90
     return predicted
 
@@ -193,9 +225,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1)
     options = parser.parse_args()
     answers = Answers(options.folder, options.models.split(",") if options.models else None)
-    order = np.argsort(stream(options.seed, "folds").random(len(answers.prompts)))
-    folds = np.empty(len(order), np.int64)
-    folds[order] = np.arange(len(order)) % FOLDS
+    folds = dealt(len(answers.prompts), FOLDS, options.seed, "folds")
     evaluation = Evaluation(answers, folds, options.seed)
     print(f"{len(answers.prompts)} prompts, {len(answers.models)} models: {', '.join(answers.models)}")
     kinds: list[tuple[str, Any]] = [("", None)]
@@ -204,7 +234,7 @@ def main() -> None:
     except DriftkitError as error:
         print(f"length_prediction: without embeddings: {error}", file=sys.stderr)
     print(f"\n{'one fit per served model':34s} {'tau':>6s}          MAE under the constant median")
-    evaluation.row("constant median", evaluation.constant + 1e-9 * np.arange(len(order))[:, None])
+    evaluation.row("constant median", evaluation.constant + 1e-9 * np.arange(len(folds))[:, None])
     for kind, embed in kinds:
         if not options.quick:
             for name, predicted in families(answers, folds, embed).items():
@@ -220,6 +250,11 @@ def main() -> None:
         names = [(name, answers.datasets == name) for name in sorted(set(answers.datasets))]
         evaluation.coverage(f"P10-P90, each{kind}", each[0], each[2], names)
         evaluation.coverage(f"P10-P90, together{kind}", together[0], together[2], names)
+        for one_fit in False, True:
+            name = f"{'together' if one_fit else 'each'}, with tenants{kind}"
+            low, median, high = regressor(answers, folds, embed, together=one_fit, tenants=True)
+            evaluation.row(f"regressor, {name}", median)
+            evaluation.coverage(f"P10-P90, {name}", low, high, names)
         print(f"({time.perf_counter() - started:.0f} s)")
         print(f"\n{'served model':34s} {'tau, MAE gain: each':>24s} {'together':>24s}")
         for model, name in enumerate(answers.models):

@@ -21,7 +21,7 @@ from driftkit.errors import DriftkitError, StateError
 from driftkit.estimation import store
 from driftkit.estimation.censoring import moments, quantiles
 from driftkit.estimation.features import NUMBERS, look, looked_at
-from driftkit.estimation.regressor import Fit, fit
+from driftkit.estimation.regressor import Fit, _weights, fit
 from driftkit.rng import stream
 
 ASKS = {
@@ -124,6 +124,18 @@ def test_one_fit_keeps_models_apart_and_a_new_one_gets_what_they_share() -> None
     assert np.median(of["long"] / of["short"]) == pytest.approx(4, rel=0.15)
     assert (of["short"] <= of["new"]).mean() > 0.95
     assert (of["new"] <= of["long"]).mean() > 0.95
+
+
+def test_a_prompt_whose_answers_disagree_says_less() -> None:
+    rows = np.array([["agreed"]] * 4 + [["disputed"]] * 4 + [["answered once"]], dtype=object)
+    target = np.array([0.5, 0.5, 0.6, 0.6, -2.0, 2.0, -1.0, 1.0, 0.0])
+    none = np.zeros(9, bool)
+    agreed, disputed, once = _weights(rows, target, none)[[0, 4, 8]]
+    assert agreed > once > disputed
+    assert _weights(rows, target, none).mean() == pytest.approx(1)
+    cut = np.array([False] * 4 + [True] * 4 + [False])  # at -2 to 2, which are not what they differ by
+    assert len(set(_weights(rows, target, cut)[4:].tolist())) == 1
+    assert (_weights(rows[[0, 4, 8]], target[[0, 4, 8]], none[:3]) == 1).all()
 
 
 def test_what_was_cut_does_not_bias_the_estimate() -> None:

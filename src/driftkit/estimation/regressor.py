@@ -74,6 +74,7 @@ EMBED_WEIGHT = 10.0  # the same of a sentence's embedding, of length 1
 PENALTY = 1.0  # of the length: variance of the noise by that of what is explained, for each model asked
 OWN_PENALTY = 8.0  # of what a served model makes of it differently
 SPREAD_PENALTY = 20.0
+UNTOLD = 0.25  # variance about a prediction, by that of all, without that of answers to one prompt
 ROUNDS = 8  # of imputing what was cut, at most
 SETTLED = 0.02  # deviations by which the last of them changed nothing
 MODEL_PRIOR = 5.0  # completions that all models count for in one's mean and deviation
@@ -187,6 +188,7 @@ def fit(records: Sequence[Record], *, embed: Embed | None = None, progress: Prog
     names = list(scales)
     model = np.array([names.index(record.get("served_model") or "") for record in records])
     penalty = PENALTY * _models_per_prompt(rows, model)
+    weight = _weights(rows, target, cut)
     parts = []
     for fold in np.unique(folds):
         train = folds != fold
@@ -195,7 +197,7 @@ def fit(records: Sequence[Record], *, embed: Embed | None = None, progress: Prog
         done()
 
     def length(seen: Floats, train: Bools, filled: Floats) -> Ridge:
-        return _length(seen, filled[train], model[train], len(names), penalty)
+        return _length(seen, filled[train], weight[train], model[train], len(names), penalty)
 
     filled, predicted, hidden = _imputed(target, cut, model, parts, length)
     size = np.log(np.sqrt((filled - predicted) ** 2 + hidden) + 0.05)
@@ -348,6 +350,25 @@ def _models_per_prompt(rows: NDArray[np.object_], model: NDArray[np.int64]) -> f
     return len(set(zip(prompts, model, strict=True))) / len(set(prompts))
 
 
+def _weights(rows: NDArray[np.object_], target: Floats, cut: Bools) -> Floats:
+    """Where answers to one prompt disagree, each says less of what it asks for: weights by their variance.
+
+    Least squares with replicates (Fuller and Rao 1978). The variance of few answers is drawn to the typical
+    one, which a prompt answered once has; what was cut does not show it.
+    """
+    _, prompt = np.unique(_distinct(rows), return_inverse=True)
+    ended, of = target[~cut], prompt[~cut]
+    count = np.bincount(of, minlength=prompt.max() + 1)
+    mean = np.bincount(of, ended, len(count)) / np.maximum(count, 1)
+    squared = (ended - mean[of]) ** 2
+    squares = np.bincount(of, squared, len(count))
+    freedom = np.maximum(count - 1, 0)
+    typical = squared.sum() / max(1, freedom.sum())
+    variance = (squares + typical) / (freedom + 1)
+    weight: Floats = 1 / (UNTOLD + variance[prompt])
+    return weight / weight.mean()
+
+
 def _distinct(rows: NDArray[np.object_]) -> list[int]:
     return [hash(tuple(row)) for row in rows.tolist()]
 
@@ -356,16 +377,23 @@ Part = tuple[Bools, Floats, Floats]  # the rows trained on, their features, and 
 Solve = Callable[[Floats, Bools, Floats], Ridge]
 
 
-def _length(features: Floats, target: Floats, model: NDArray[np.int64], models: int, penalty: float) -> Ridge:
+def _length(
+    features: Floats,
+    target: Floats,
+    weight: Floats,
+    model: NDArray[np.int64],
+    models: int,
+    penalty: float,
+) -> Ridge:
     """One column for any model, which is number 0, and one for each: what all have in common and its own."""
-    ridge = Ridge(alpha=penalty).fit(features, target)
+    ridge = Ridge(alpha=penalty).fit(features, target, weight)
     left = target - ridge.predict(features)
     coefficients = np.repeat(ridge.coef_[None], models, axis=0)
     intercepts = np.repeat(ridge.intercept_, models)
     for place in range(1, models if models > 2 else 1):
         of = model == place
         if of.any():
-            own = Ridge(alpha=OWN_PENALTY).fit(features[of], left[of])
+            own = Ridge(alpha=OWN_PENALTY).fit(features[of], left[of], weight[of])
             coefficients[place] += own.coef_
             intercepts[place] += own.intercept_
     ridge.coef_, ridge.intercept_ = coefficients, intercepts
