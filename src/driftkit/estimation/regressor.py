@@ -366,7 +366,8 @@ def _weights(rows: NDArray[np.object_], target: Floats, cut: Bools) -> Floats:
     typical = squared.sum() / max(1, freedom.sum())
     variance = (squares + typical) / (freedom + 1)
     weight: Floats = 1 / (UNTOLD + variance[prompt])
-    return weight / weight.mean()
+    weight /= weight.mean()
+    return weight
 
 
 def _distinct(rows: NDArray[np.object_]) -> list[int]:
