@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
+
+# Before anybody imports numpy, here and in what is called from here. A worker for each core keeps them busy;
+# threads of linear algebra would only spin while they wait for one, ten times as long as they compute.
+os.environ.update(OPENBLAS_NUM_THREADS="1", OMP_NUM_THREADS="1")
 
 from cli import Stages, ok
 

@@ -14,7 +14,7 @@ from driftkit.commands import COMMANDS
 COMPILED = {"driftkit.engines.sim.scheduler", "driftkit.engines.sim.latency", "driftkit.records.job"}
 HEAVY = {"numpy", "scipy", "tiktoken", "rich", "orjson", "sklearn", "skops", *COMPILED}
 HELPS = [["--help"], *([name, "--help"] for name in COMMANDS)]
-ROUNDS = 9
+ROUNDS = 6
 
 
 def seconds(command: list[str]) -> float:
