@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+import stories
 from cli import Record, changed, jsonl, ok, records, run, said, without
 from driftkit import rng
 from driftkit.errors import StateError
@@ -22,6 +23,7 @@ from driftkit.estimation.base import NoCorrection, annotate, unbiased_tokens, un
 from driftkit.estimation.knn import Knn
 from driftkit.estimation.memory import EXPECTED, HALF_LIFE, PRIOR, Memory, Of, Seen
 from driftkit.estimation.table import Table
+from stories import request
 
 OF = Of("table", "builtin", "m")
 SERVED = "qwen1.5-1.8b"
@@ -237,32 +239,8 @@ def test_pairs_that_are_none_are_refused_though_the_hash_is_right(tmp_path: Path
 
 def completion(number: int, **fields: object) -> Record:
     """The table says 64 tokens of all; stories are ten times as long, answers in one word a tenth of it."""
-    story = number % 2 == 0
-    prompt = "Tell a story about rivers and bridges." if story else "What is this in one word?"
-    return {
-        **{
-            "kind": "completion",
-            "schema": 1,
-            "id": f"r{number}",
-            "run_id": "run",
-            "arrival_s": float(number),
-        },
-        **{"finished_s": number + 1.0, "status": "ok", "finish_reason": "stop", "prompt": prompt},
-        **{
-            "prompt_tokens": 8,
-            "tenant": f"t{number % 3}",
-            "served_model": SERVED,
-            "est_tokenizer": "builtin",
-        },
-        **{"est_model": "table", "est_base_tokens": 64, "est_output_tokens": 64},
-        **{"actual_output_tokens": (640 if story else 6) + number % 3},
-        **fields,
-    }
-
-
-def request(number: int, **fields: object) -> Record:
-    row = completion(number)
-    return {**{name: row[name] for name in ("id", "arrival_s", "prompt", "tenant")}, **fields}
+    said = {"est_model": "table", "est_tokenizer": "builtin", "est_base_tokens": 64, "est_output_tokens": 64}
+    return stories.completion(number, **{"served_model": SERVED, **said, **fields})
 
 
 def fit(state: Path, *more: str | Path) -> list[str | Path]:

@@ -11,39 +11,7 @@ from pathlib import Path
 import pytest
 
 from cli import Record, bash, changed, jsonl, read_line, records, run, said, start, without
-
-SUBJECTS = ("rivers", "bridges", "the moon", "bread", "a small garden", "clocks", "the sea", "trains")
-
-
-def completion(number: int, **fields: object) -> Record:
-    """Stories are long, answers in one word are short."""
-    story = number % 2 == 0
-    subject = SUBJECTS[number // 2 % len(SUBJECTS)]
-    prompt = f"Write a long story about {subject}." if story else f"In one word: what are {subject}?"
-    length = (300 if story else 5) + number % 7
-    return {
-        **{
-            "kind": "completion",
-            "schema": 1,
-            "id": f"r{number}",
-            "run_id": "run",
-            "arrival_s": float(number),
-        },
-        **{"finished_s": number + 1.0, "status": "ok", "finish_reason": "stop", "prompt": prompt},
-        **{
-            "prompt_tokens": 8,
-            "tenant": f"t{number % 3}",
-            "served_model": "m",
-            "actual_output_tokens": length,
-        },
-        **fields,
-    }
-
-
-def request(number: int, **fields: object) -> Record:
-    row = completion(number)
-    kept = {name: row[name] for name in ("id", "arrival_s", "prompt", "tenant")}
-    return {**kept, **fields}
+from stories import completion, request
 
 
 def fit(state: Path) -> list[str]:
@@ -137,7 +105,7 @@ def test_strange_requests_are_estimated(taught: Path) -> None:
         request(3, prompt=""),
         {"id": "chat", "arrival_s": 9.0, "messages": [{"role": "user", "content": "Write a long story."}]},
     ]
-    assert all(1 <= row["est_output_tokens"] <= 400 for row in estimates(taught, rows))
+    assert all(1 <= row["est_output_tokens"] <= 700 for row in estimates(taught, rows))
     result = run(
         ["estimate", "--model", "regressor", "--state", str(taught), "--served-model", "x"], jsonl(rows)
     )
