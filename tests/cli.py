@@ -52,7 +52,7 @@ def run(
 ) -> Result:
     """`driftkit *args` with `data` on its standard input: from `warm`, unless anything else is asked for."""
     command = [DRIFTKIT, *args]
-    plain = (env, stdout, umask) == (None, subprocess.PIPE, -1)
+    plain = (env, stdout, umask) == (None, subprocess.PIPE, -1) and not os.environ.get("COLD")
     if plain and warm_server().lock.acquire(blocking=False):  # what another thread calls beside it is started
         try:
             return warm_server().call(command, data, timeout=2 * PATIENCE_S)

@@ -7,7 +7,8 @@ from the executable and 0.03 s from here, a command that needs scikit-learn 1.8 
 
 What only a new interpreter does is not seen from here: what is imported when, what Python itself reads from
 the environment, another hash seed each time. Whatever is about starting, signals, terminals, closed or full
-outputs, limits of the shell or seeds of hashes calls the executable, as do the examples and whole pipes.
+outputs, limits of the shell or seeds of hashes calls the executable, as do the examples and whole pipes. With
+COLD=1 in the environment, all tests do (`make test-long`).
 """
 
 from __future__ import annotations
