@@ -8,7 +8,7 @@ for all faults:
 
     times=N      only the first N tries of this very prompt; then a good answer
     delay=S      seconds before the first byte
-    after=N      not before so many requests have come, to whatever fault
+    once=N       not before so many requests have come, to whatever fault
     tokens=N     of the answer
     gap=S        seconds between tokens
 
@@ -602,7 +602,7 @@ class Service:
         body = request["body"]
         async with self.slots.one(body.get("priority", 0) if isinstance(body, dict) else 0):
             self.note({"taken": prompt})
-            while self.tries.total() < int(options.get("after", "0")):
+            while self.tries.total() < int(options.get("once", "0")):
                 await asyncio.sleep(0.01)
             await asyncio.sleep(float(options.get("delay", "0")))
             if name in FAULTS:

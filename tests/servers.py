@@ -63,13 +63,17 @@ class Server:
 
     def taken(self) -> list[str]:
         """The prompts in the order in which their turns came."""
-        return [entry["taken"] for entry in self.entries() if "taken" in entry]
+        return [entry["taken"] for entry in self._log() if "taken" in entry]
 
     def left(self) -> list[int]:
         """The connections on which the client left before its answer was complete."""
         return [entry["left"] for entry in self.entries() if "left" in entry]
 
     def entries(self) -> list[dict[str, Any]]:
+        """Requests, and who left."""
+        return [entry for entry in self._log() if "taken" not in entry]
+
+    def _log(self) -> list[dict[str, Any]]:
         assert self.log, "only the faulty server keeps a log"
         whole, _, _being_written = self.log.read_text().rpartition("\n")
         return [json.loads(line) for line in whole.splitlines()]

@@ -93,10 +93,10 @@ def test_the_queue_stays_in_driftkit_and_the_order_with_it(tmp_path: Path) -> No
 @pytest.mark.parametrize("by_priority", [True, False])
 def test_whether_priorities_count_is_seen_through_workers(tmp_path: Path, by_priority: bool) -> None:
     """Whoever comes first is answered once all have come: the 16 of the probe, then the 6 of the run."""
-    prompts = [f"{n} fault:none,after=22" for n in range(6)]
+    prompts = [f"{n} fault:none,once=22" for n in range(6)]
     rows = [row(f"r{n}", prompt, priority=10 - n, policy="sjf") for n, prompt in enumerate(prompts)]
     kind = ["--by-priority"] if by_priority else []
-    with faulty(tmp_path, "none,after=16,delay=0.03", "--slots", "1", *kind) as server:
+    with faulty(tmp_path, "none,once=16,delay=0.03", "--slots", "1", *kind) as server:
         result = run(http(server, "--workers", "3"), jsonl(rows))
         taken = server.taken()[16:]
     if by_priority:
