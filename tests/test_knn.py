@@ -576,7 +576,7 @@ def test_another_feature_schema_is_refused(
 ) -> None:
     of = Of("table", "builtin", SERVED)
     monkeypatch.setattr(memory, "FEATURE_SCHEMA", 99)
-    with pytest.raises(StateError, match="feature schema 1, this driftkit computes 99"):
+    with pytest.raises(StateError, match="feature schema 2, this driftkit computes 99"):
         memory.read(learned, of)
     monkeypatch.undo()
     monkeypatch.setattr(memory, "COLUMNS", (*memory.COLUMNS[:-1], "another"))
