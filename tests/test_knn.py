@@ -440,8 +440,8 @@ def test_the_regressor_as_a_base(tmp_path: Path) -> None:
     from driftkit.calibration.remembering import remember
     from driftkit.calibration.state import StateFolder
     from driftkit.estimation import store
+    from driftkit.estimation.fitting import fit as fit_regressor
     from driftkit.estimation.regression import Regression
-    from driftkit.estimation.regressor import fit as fit_regressor
 
     rows = [completion(number) for number in range(60)]
     store.write(tmp_path, fit_regressor(rows))
@@ -598,7 +598,7 @@ def test_another_feature_schema_is_refused(
 ) -> None:
     of = Of("table", "builtin", SERVED)
     monkeypatch.setattr(memory, "FEATURE_SCHEMA", 99)
-    with pytest.raises(StateError, match="feature schema 1, this driftkit computes 99"):
+    with pytest.raises(StateError, match="feature schema 2, this driftkit computes 99"):
         memory.read(learned, of)
     monkeypatch.undo()
     monkeypatch.setattr(memory, "COLUMNS", (*memory.COLUMNS[:-1], "another"))
