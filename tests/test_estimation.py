@@ -222,10 +222,10 @@ def test_prompt_length_says_the_prompts_length() -> None:
 def taught(name: str) -> Estimator:
     """A regressor, or the table with a memory, that knows the true lengths of those that taught it, and must
     not ask for others'."""
+    from driftkit.estimation.fitting import fit
     from driftkit.estimation.knn import Knn
     from driftkit.estimation.memory import Memory, Of, Seen
     from driftkit.estimation.regression import Regression
-    from driftkit.estimation.regressor import fit
 
     rows = [
         {

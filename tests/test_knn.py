@@ -418,8 +418,8 @@ def test_the_regressor_as_a_base(tmp_path: Path) -> None:
     from driftkit.calibration.remembering import remember
     from driftkit.calibration.state import StateFolder
     from driftkit.estimation import store
+    from driftkit.estimation.fitting import fit as fit_regressor
     from driftkit.estimation.regression import Regression
-    from driftkit.estimation.regressor import fit as fit_regressor
 
     rows = [completion(number) for number in range(60)]
     store.write(tmp_path, fit_regressor(rows))

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -141,6 +143,25 @@ def test_constant_lengths_of_one_tenant_without_text(tmp_path: Path) -> None:
     )
 
 
+def test_to_estimate_by_what_was_learned_scikit_learn_is_not_imported(taught: Path, tmp_path: Path) -> None:
+    """It takes two seconds, and would read no model of its own another release."""
+    asked = tmp_path / "asked.jsonl"
+    asked.write_bytes(jsonl([request(0)]))
+    script = f"""
+import sys
+from driftkit.cli import main
+try:
+    main({[*map(str, [*estimate(taught), asked])]!r})
+except SystemExit as end:
+    assert end.code == 0
+assert "numpy" in sys.modules
+assert "sklearn" not in sys.modules
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert json.loads(done.stdout)["est_model"] == "regressor"
+
+
 def damaged(name: str, change: Callable[[bytes], bytes]) -> Callable[[Path], None]:
     def damage(state: Path) -> None:
         (path,) = state.glob(name)
@@ -155,11 +176,11 @@ def damaged(name: str, change: Callable[[bytes], bytes]) -> Callable[[Path], Non
         (damaged("regressor.json", lambda content: content[:200]), "damaged state"),
         (damaged("regressor.json", lambda content: content.replace(b'"tau":', b'"tao":')), "edited by hand"),
         (
-            damaged("regressor.json", lambda content: content.replace(b'"version": 1', b'"version": 9')),
+            damaged("regressor.json", lambda content: content.replace(b'"version": 2', b'"version": 9')),
             "version 9",
         ),
-        (damaged("regressor-*.skops", lambda content: content[:-100]), "its hash is another"),
-        (lambda state: next(state.glob("regressor-*.skops")).unlink(), "no such file"),
+        (damaged("regressor-*.f64", lambda content: content[:-100]), "its hash is another"),
+        (lambda state: next(state.glob("regressor-*.f64")).unlink(), "no such file"),
         (lambda state: (state / "regressor.json").unlink(), "no regressor"),
     ],
 )
@@ -197,7 +218,7 @@ def test_one_writer_at_a_time_and_the_next_fit_replaces_the_last(taught: Path, t
     first.stdin.write(jsonl(completion(n, actual_output_tokens=1000 + n) for n in range(60)))
     _, told = first.communicate(timeout=60)
     assert first.returncode == 0, told
-    assert len(list(state.glob("regressor-*.skops"))) == 1
+    assert len(list(state.glob("regressor-*.f64"))) == 1
     (row,) = estimates(state, [request(0)])
     assert row["est_output_tokens"] >= 900
 

@@ -12,7 +12,7 @@ from cli import DRIFTKIT
 from driftkit.commands import COMMANDS
 
 COMPILED = {"driftkit.engines.sim.scheduler", "driftkit.engines.sim.latency", "driftkit.records.job"}
-HEAVY = {"numpy", "scipy", "tiktoken", "rich", "orjson", "sklearn", "skops", *COMPILED}
+HEAVY = {"numpy", "scipy", "tiktoken", "rich", "orjson", "sklearn", *COMPILED}
 HELPS = [["--help"], *([name, "--help"] for name in COMMANDS)]
 ROUNDS = 6
 

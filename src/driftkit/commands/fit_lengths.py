@@ -93,8 +93,8 @@ def fit_regressor(
 
     from driftkit.calibration.state import StateFolder
     from driftkit.estimation import embeddings, store
+    from driftkit.estimation.fitting import check_observed, fit
     from driftkit.estimation.memory import files as memory_files
-    from driftkit.estimation.regressor import check_observed, fit
 
     if state is None:
         raise click.UsageError("--fit regressor needs --state", click.get_current_context())
