@@ -514,7 +514,7 @@ def test_a_night_is_held_against_the_one_before() -> None:
 
 def calibrated(rows: list[Record], reset: bool) -> list[Record]:
     def start(key: Key) -> Learning:
-        return Learning(Ratio(), {}, watch=Watch(["sprt"]))
+        return Learning(Ratio(), watch=Watch(["sprt"]))
 
     stream = Stream(start, reset=reset)
     for row in rows:

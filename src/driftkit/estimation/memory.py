@@ -41,6 +41,7 @@ from driftkit.estimation.censoring import Floats, above, moments
 from driftkit.estimation.features import FEATURE_SCHEMA, LABELS, NUMBERS, look
 from driftkit.records import document
 from driftkit.records.document import quoted
+from driftkit.records.known_runs import KnownRuns
 from driftkit.records.schema import Record
 
 VERSION = 1
@@ -90,16 +91,16 @@ class Seen(NamedTuple):
 class Memory:
     """Pairs of one estimator; `base_is` tells one fit of it from another, where it is fitted.
 
-    The clocks of runs are laid end to end: a run begins, with the first that was offered, where the one
-    learned before it has ended, and so does what is asked afterwards. `max_age_s` is the age on that clock
-    beyond which a pair is forgotten.
+    The clocks of runs are laid end to end: a run, or the rest of one, begins, with the first that was
+    offered, where what was learned before it has ended, and so does what is asked afterwards. `max_age_s` is
+    the age on that clock beyond which a pair is forgotten.
     """
 
     def __init__(self, of: Of, base_is: str | None, max_age_s: float | None = None) -> None:
         self.of = of
         self.base_is = base_is
         self.max_age_s = max_age_s
-        self.runs: dict[str, int] = {}
+        self.runs = KnownRuns()
         self.clock_s = 0.0
         self.pairs: Floats = np.empty((0, len(COLUMNS)))
         self._new: deque[tuple[float, Seen]] = deque(maxlen=PAIRS)  # and when it ended on the clock
@@ -108,8 +109,8 @@ class Memory:
 
     def learn(self, run: str, seen: Sequence[Seen]) -> None:
         """Take in the completions of a run, in the order in which they ended; `settle` after the last."""
-        if run:
-            self.runs[run] = self.runs.get(run, 0) + len(seen)
+        for one in seen if run else ():
+            self.runs.add(run, one.record["id"], one.record["finished_s"])
         if seen:
             started = self.clock_s - min(_began(one.record) for one in seen)
             self._new.extend((started + one.record["finished_s"], one) for one in seen)
@@ -289,7 +290,7 @@ def write(folder: Path, memory: Memory) -> Path:
         "base_is": memory.base_is,
         "max_age_s": memory.max_age_s,
         "clock_s": memory.clock_s,
-        "runs": memory.runs,
+        **memory.runs.to_json(),
         "completions": len(memory.pairs),
         "censored": int(memory.pairs[:, CUT].sum()),
         "about": "pairs: a .npy of 64-bit numbers, compressed by zlib, in base64; no text is kept",
@@ -341,7 +342,7 @@ def _read(path: Path) -> Memory | None:
         if found["feature_schema"] != FEATURE_SCHEMA:
             problem = f"feature schema {found['feature_schema']}, this driftkit computes {FEATURE_SCHEMA}"
             raise StateError(f"{path}: {problem}", hint="move it away, then calibrate --fit knn anew")
-        memory.runs, memory.clock_s = dict(found["runs"]), float(found["clock_s"])
+        memory.runs, memory.clock_s = KnownRuns.from_json(found), float(found["clock_s"])
         memory.pairs = _unpacked(found["pairs"])
     except (KeyError, TypeError, ValueError, AttributeError, EOFError, zlib.error):
         raise StateError(f"{path}: damaged memory", hint=document.ANEW) from None
