@@ -21,7 +21,6 @@ memory give the same bytes, alone or among many.
 from __future__ import annotations
 
 import base64
-import hashlib
 import io
 import math
 import zlib
@@ -32,7 +31,6 @@ from typing import Any, NamedTuple
 from urllib.parse import unquote
 
 import numpy as np
-import orjson
 from numpy.typing import NDArray
 from threadpoolctl import ThreadpoolController
 
@@ -297,9 +295,8 @@ def write(folder: Path, memory: Memory) -> Path:
         "columns": list(COLUMNS),
         "pairs": base64.b64encode(zlib.compress(whole.getvalue(), 6)).decode(),
     }
-    content["sha256"] = _hash(content)
     path = path_of(folder, memory.of)
-    document.write(path, _KIND, VERSION, content)
+    document.write(path, _KIND, VERSION, document.hashed(content))
     return path
 
 
@@ -330,8 +327,7 @@ def _read(path: Path) -> Memory | None:
     found = document.read(path, _KIND, VERSION)
     if found is None:
         return None
-    if found.get("sha256") != _hash(found):
-        raise StateError(f"{path}: damaged, or edited by hand: its hash is another", hint=document.ANEW)
+    document.check_hash(path, found)
     try:
         memory = Memory(Of(*found["of"]), found["base_is"], found["max_age_s"])
         if path_of(path.parent, memory.of) != path:
@@ -368,10 +364,3 @@ def _unpacked(packed: str) -> Floats:
 
 def path_of(folder: Path, of: Of) -> Path:
     return folder / f"memory.{'.'.join(map(quoted, of))}.json"
-
-
-def _hash(content: dict[str, Any]) -> str:
-    """Of what a memory holds; who wrote it, and the hash itself, are left out."""
-    outer = ("kind", "version", "written_by", "sha256")
-    rest = {name: value for name, value in content.items() if name not in outer}
-    return hashlib.sha256(orjson.dumps(rest, option=orjson.OPT_SORT_KEYS)).hexdigest()
