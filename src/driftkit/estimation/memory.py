@@ -35,6 +35,7 @@ from numpy.typing import NDArray
 from threadpoolctl import ThreadpoolController
 
 from driftkit.errors import StateError
+from driftkit.estimation.base import WIDEST
 from driftkit.estimation.censoring import Floats, above, moments
 from driftkit.estimation.features import FEATURE_SCHEMA, LABELS, NUMBERS, look
 from driftkit.records import document
@@ -56,7 +57,6 @@ LABEL = 1.0  # how far apart another category, tenant or tier is
 LABEL_VALUES = 50  # of each label
 _LABEL = LABEL / (2 * WIDTH)  # in its column, so that those of two that differ are LABEL apart
 ESTIMATE = 1.5  # how far apart two estimates are of which one is e times the other
-WIDEST = math.log(20.0)  # an error beyond 1/20 or 20 says that something else is wrong
 CHUNK = 64
 ROUNDS = 8  # of imputing what was cut, at most
 SETTLED = 0.01  # a change of the log-ratio by which the last of them changed nothing

@@ -78,7 +78,7 @@ ROUNDS = 8  # of imputing what was cut, at most
 SETTLED = 0.02  # deviations by which the last of them changed nothing
 MODEL_PRIOR = 5.0  # completions that all models count for in one's mean and deviation
 GROUP_PRIOR = 10.0  # completions that the whole counts for in a group's margins
-WIDEST = 3.0  # a spread is at most so many times the median spread, and at least one by it
+WIDEST_SPREAD = 3.0  # a spread is at most so many times the median spread, and at least one by it
 
 check_observed = checker(
     ("id", "prompt_tokens"),
@@ -400,7 +400,7 @@ def _imputed(
 
 
 def _spread(log_spread: Floats, typical: float) -> Floats:
-    bound = math.log(WIDEST)
+    bound = math.log(WIDEST_SPREAD)
     spread: Floats = np.exp(np.clip(log_spread, typical - bound, typical + bound))
     return spread
 
