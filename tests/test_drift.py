@@ -709,13 +709,13 @@ def test_the_option_says_what_the_file_says(tmp_path: Path) -> None:
     text = presets.text("driftsched").decode()
     table = (
         '\n[[drift]]\nkind = "season"\nwhat = "mix"\ncategory = "report"\nat_s = 20\nperiod_s = 30\n'
-        'until_s = 80\nfactor = 4\n[[drift]]\nkind = "step"\nat_s = 60\nfactor = 2\n'
+        'until_s = 80\nfactor = 4\n[[drift]]\nkind = "step"\nat_s = 30\nfactor = 2\n'
     )
     file = tmp_path / "drift.toml"
     file.write_text(text + table)
     options = [
         *("--drift", "kind=season,what=mix,category=report,at=20,period=30,until=80,factor=4"),
-        *("--drift", "kind=step,at=60,factor=2"),
+        *("--drift", "kind=step,at=30,factor=2"),
     ]
     few = ["--requests", "900"]
     assert ok(["gen", "--spec", file, *few]) == ok(["gen", "--preset", "driftsched", *few, *options])
@@ -743,6 +743,16 @@ def test_the_option_says_what_the_file_says(tmp_path: Path) -> None:
 def test_drifts_that_cannot_be(drift: str, words: str) -> None:
     with pytest.raises(LineError, match=re.escape(words)):
         preset(drift)
+
+
+def test_a_drift_after_the_last_request_is_said_to_change_nothing() -> None:
+    call = ["gen", "--preset", "driftsched", "--requests", "9"]
+    result = run([*call, "--drift", "kind=step,at=3600,factor=2", "--drift", "kind=step,at=0,factor=2"])
+    (warning,) = said(result, 0)
+    last_s = records(result.stdout)[-1]["arrival_s"]
+    assert warning == (
+        f"driftkit gen: drift at 3600 s changes nothing: the last request arrives at {last_s:g} s"
+    )
 
 
 def test_a_bad_drift_is_a_bad_call() -> None:
