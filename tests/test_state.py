@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
 import random
@@ -222,6 +223,28 @@ class TestWritingWholeOrNotAtAll:
         before = files(state)
         said(run(["calibrate", "--state", state], nights.second.read_bytes() + b'{"id": 3\n'), 1)
         assert files(state) == before
+
+    def test_what_came_before_the_end_of_a_torn_gzip_is_learned_under_skip(
+        self, nights: Nights, state: Path, tmp_path: Path
+    ) -> None:
+        """As it is of a plain file of which the last line is torn."""
+        packed = tmp_path / "night.jsonl.gz"
+        packed.write_bytes(gzip.compress(nights.first.read_bytes())[:-400])
+        rejects = tmp_path / "rejects"
+        call: list[str | Path] = ["calibrate", "--state", state, packed]
+        first, hint = said(run(call), 1)
+        assert "what came before was read" in hint
+        assert not (state / FILE).exists()
+        result = run([*call, "--on-error", "skip", "--rejects", rejects])
+        problem, left_out = said(result, 3)
+        read = len(records(result.stdout))
+        assert 20 < read < 48
+        assert problem == first
+        assert problem.startswith(f"driftkit calibrate: {packed}:{read + 1}: gzip: ")
+        assert left_out == f"driftkit calibrate: 1 bad lines left out, copied to {rejects}"
+        (whole,) = parts(nights.first, slice(read))
+        assert result.stdout == ok(["calibrate", "--state", tmp_path / "whole"], whole)
+        assert files(state) == files(tmp_path / "whole")
 
     def test_a_full_disk_under_standard_output_leaves_it_as_it_was(self, nights: Nights, state: Path) -> None:
         learn(state, nights.first)
