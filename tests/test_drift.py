@@ -594,10 +594,17 @@ def test_the_watch_goes_on_in_the_state_and_a_known_run_raises_nothing(tmp_path:
     assert ["was learned before" in line for line in lines] == [True]
     (file,) = (tmp_path / "state").glob("*.json")
     document = json.loads(file.read_bytes())
-    document["drift"]["t"]["detectors"]["rank"]["sprt"]["sums"][0] = -3
+    tenants = document["drift"]["tenants"]
+    tenants["t"]["detectors"]["rank"]["sprt"]["sums"][0] = -3
     file.write_bytes(json.dumps(document).encode())
     (line, _) = said(run(["calibrate", "--drift", *state], first), 1)
     assert "damaged state" in line
+    for older in (tenants, {"version": 1, "tenants": tenants}):  # the first layouts had no version
+        file.write_bytes(json.dumps({**document, "drift": older}).encode())
+        line, hint = said(run(["calibrate", "--drift", *state], first), 1)
+        assert "its watch for drift has version 1, this driftkit reads 2" in line
+        assert "written by another driftkit" in hint
+    said(run(["calibrate", *state], first), 0)  # who does not watch does not read it
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from driftkit import registry
 from driftkit.calibration.base import Calibrator
-from driftkit.calibration.drift.watch import Watch
+from driftkit.calibration.drift.watch import VERSION, Watch
 from driftkit.calibration.state import StateFolder
 from driftkit.calibration.stream import Key, Learning, Stream
 from driftkit.errors import StateError, UsageError
@@ -47,6 +47,12 @@ class Learned:
             runs = KnownRuns.from_json(document)
             watch, drift = self._watch(), document.get("drift")
             if watch is not None and drift is not None:
+                if drift.get("version") != VERSION:
+                    problem = f"its watch for drift has version {drift.get('version', 1)}"
+                    raise StateError(
+                        f"{self._folder.path}: {'/'.join(key)}: {problem}, this driftkit reads {VERSION}",
+                        hint="it was written by another driftkit: calibrate without --drift, or move it away",
+                    )
                 watch.load_json(drift)
         except (KeyError, ValueError, TypeError, AttributeError, UsageError):
             hint = "restore it from a backup, or move it away to start anew"
