@@ -6,6 +6,7 @@ import math
 import re
 from collections.abc import Sequence
 from functools import cache
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ from threadpoolctl import threadpool_limits
 from driftkit.estimation.features import NUMBERS, look, looked_at, table
 from driftkit.estimation.prediction import folded
 from driftkit.estimation.regressor import Regressor, fit
+from driftkit.estimation.words import cut, finder, key_of, pairs
 
 WORDS = ("write", "a", "long", "story", "about", "don't", "list", "12", "tips", "on", "why?", "ten_4", "北京")
 
@@ -108,23 +110,46 @@ def test_rare_labels_are_among_what_it_is_compared_on() -> None:
     assert [rare is not None for rare in labels.infrequent_categories_] == [True, False, False]
 
 
+CUE_WORDS = re.compile(r"[^\W\d_]+(?:'[^\W\d_]+)*|\d+")
 PIECES = st.sampled_from("aé9٣_'-•*.)İßǅ½²北\n\r\t \x0b\x1c\x85\u2028\ud800\0") | st.characters()
 PIECED = st.text(PIECES, max_size=60) | st.text(st.sampled_from("abA9_'\"-*.) \n\t,:"), max_size=60)
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=200, deadline=None)
+@given(texts=st.lists(PIECED.map(str.lower), min_size=1, max_size=5))
+def test_texts_are_taken_apart_as_plain_expressions_would(texts: list[str]) -> None:
+    tokenize = CountVectorizer().build_tokenizer()
+    cut_up = cut(texts)
+    for words, find in ((cut_up.cue_words, CUE_WORDS.findall), (cut_up.tokens, tokenize)):
+        spans = zip(words.text.tolist(), words.start.tolist(), words.end.tolist(), strict=True)
+        found = [(text, cut_up.joined[start:end]) for text, start, end in spans]
+        assert found == [(place, word) for place, text in enumerate(texts) for word in find(text)]
+        assert words.key.tolist() == [key_of(word) for _, word in found]
+    of, keys = pairs(cut_up.tokens)
+    expected = [(place, pair) for place, text in enumerate(texts) for pair in pairwise(tokenize(text))]
+    assert of.tolist() == [place for place, _ in expected]
+    assert keys.tolist() == [key_of(*pair) for _, pair in expected]
+
+
+@pytest.mark.parametrize("count", [1, 2, 300, 20_000])
+def test_words_are_found_by_their_keys(count: int) -> None:
+    words = [f"{'un' * (number % 3)}word{number}" for number in range(2 * count)]
+    keys = np.array([key_of(word) for word in words], np.uint64)
+    assert finder(keys[:count])(keys).tolist() == [*range(count), *[-1] * count]
+
+
+@settings(max_examples=300, deadline=None)
 @given(text=PIECED)
-def test_texts_are_taken_apart_as_plain_expressions_would(text: str) -> None:
+def test_cues_are_counted_as_plain_expressions_would(text: str) -> None:
     seen = look([{"prompt": text, "prompt_tokens": 1}])
     part = looked_at(text)
-    assert seen.tokens[0] == CountVectorizer().build_tokenizer()(part.lower())
     found = dict(zip(NUMBERS, seen.numbers[0].tolist(), strict=True))
-    words = re.findall(r"[^\W\d_]+(?:'[a-z]+)?|\d+", part.lower())
+    words = CUE_WORDS.findall(part.lower())
     bullets = re.findall(r"^\s*(?:[-*•]|\d+[.)])", part, re.MULTILINE)
-    assert found["log words"] == math.log1p(len(words))
+    assert found["log words"] == pytest.approx(math.log1p(len(words)))
     assert found["letters per word"] == (min(len("".join(words)) / len(words), 10) if words else 0)
-    assert found["log bullets"] == math.log1p(len(bullets))
-    assert found["log digits"] == math.log1p(len(re.findall(r"\d", part)))
+    assert found["log bullets"] == pytest.approx(math.log1p(len(bullets)))
+    assert found["log digits"] == pytest.approx(math.log1p(len(re.findall(r"\d", part))))
 
 
 ASKED = {"a": 1, "two": 2, "hundred": 100, "12": 12, "101": 101, "123456": 0, "٣": 3, "tips": 0}
@@ -138,6 +163,6 @@ def test_what_is_asked_for_is_the_largest_of_what_the_numbers_say(words: list[st
     found = dict(zip(NUMBERS, seen.numbers[0].tolist(), strict=True))
     numbers = [(place, ASKED.get(word, 0)) for place, word in enumerate(words)]
     measured = [n * UNITS.get(unit, 0) for at, n in numbers for unit in words[at + 1 : at + 3]]
-    assert found["log asked words"] == math.log1p(max(measured, default=0))
+    assert found["log asked words"] == pytest.approx(math.log1p(max(measured, default=0)))
     things = [number for place, number in numbers if number <= 100 and words[place] != "a"]
-    assert found["log asked items"] == math.log1p(max(things, default=0))
+    assert found["log asked items"] == pytest.approx(math.log1p(max(things, default=0)))

@@ -324,7 +324,7 @@ def rewritten(folder: Path, **fields: Any) -> None:
     ("fields", "said"),
     [
         ({"version": 2}, "version 2, this driftkit reads 1"),
-        ({"feature_schema": 99}, "feature schema 99, this driftkit computes 1"),
+        ({"feature_schema": 99}, "feature schema 99, this driftkit computes 2"),
         ({"scikit_learn": "0.24.2"}, "made with scikit-learn 0.24.2"),
         ({"kind": "driftkit-calibration"}, "not a driftkit regressor"),
         ({"embedding": "another 1.0"}, "fitted with another 1.0"),

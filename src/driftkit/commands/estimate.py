@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 import click
@@ -103,10 +104,9 @@ def command(
         estimate_many,
     )
     from driftkit.estimation.tokenizers import load as load_tokenizer
-    from driftkit.records.batches import in_batches
+    from driftkit.records.attentive import attentive
     from driftkit.records.io import Writer
     from driftkit.records.schema import check_prompt, checker
-    from driftkit.records.stoppable import stoppable
     from driftkit.registry import load
 
     outcome = Outcome("estimate")
@@ -174,14 +174,30 @@ def command(
             for asked in reader.records("request", one, other):
                 writer.write(asked.record)
         return outcome.status
-    # read by a thread: what comes one by one is estimated at once, and a flood many at a time
-    with reading(outcome, files, on_error, rejects, wrapped=stoppable) as reader:
-        for batch in in_batches(reader.records("request", one, other), BATCH):
-            estimates = iter(estimate_many(estimator, [asked.record for asked in batch if asked.waits]))
-            for record, waits in batch:
-                if waits:
-                    annotate(record, estimator, correction(record), next(estimates))
-                writer.write(record)
-            if len(batch) < BATCH:  # somebody may wait
-                writer.flush()
+    gathered: list[Asked] = []
+
+    def done() -> None:
+        """Estimate what was gathered, and write it."""
+        batch = gathered[:]
+        gathered.clear()
+        estimates = iter(estimate_many(estimator, [record for record, waits in batch if waits]))
+        for record, waits in batch:
+            if waits:
+                annotate(record, estimator, correction(record), next(estimates))
+            writer.write(record)
+
+    def before_waiting() -> None:
+        done()
+        writer.flush()
+
+    # what comes one by one is estimated at once, and a flood many at a time
+    wrapped = partial(attentive, before_waiting=before_waiting)
+    with reading(outcome, files, on_error, rejects, wrapped=wrapped) as reader:
+        try:
+            for asked in reader.records("request", one, other):
+                gathered.append(asked)
+                if len(gathered) == BATCH:
+                    done()
+        finally:
+            done()
     return outcome.status

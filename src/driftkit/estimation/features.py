@@ -21,84 +21,19 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from driftkit.estimation import cue_words
 from driftkit.estimation.base import prompt_text
+from driftkit.estimation.cue_words import IS_A, NUMERAL_OF, OPENING_OF, OPENINGS, TOPICS, TOPICS_OF, UNIT_OF
+from driftkit.estimation.words import Cut, Ints, Words, cut
 from driftkit.records.schema import Record
 
 #: raised with every change of what follows: a stored regressor reads its own columns only
-FEATURE_SCHEMA = 1
+FEATURE_SCHEMA = 2
 
 HEAD, TAIL = 2000, 500  # characters
 
 TEXT = 0
 LABELS = ("category", "tenant", "tier")
-
-_TOPICS = {
-    "brief": "brief briefly short concise concisely succinct quick quickly shortest only just single "
-    "headline title slogan tagline caption tweet sentence word phrase name abbreviation acronym "
-    "motto nickname compliment keywords adjectives synonym synonyms hashtags",
-    "long": "detailed detail details comprehensive thorough thoroughly depth elaborate long full "
-    "complete extensive exhaustive lengthy",
-    "document": "essay article blog report post paper speech review proposal letter email mail newsletter "
-    "press biography cover memo announcement message description",
-    "fiction": "story stories poem haiku song lyrics fiction novel tale dialogue script scene screenplay "
-    "rap sonnet chapter narrative limerick conversation",
-    "joke": "joke jokes riddle riddles pun puns funny quote quotes motto",
-    "list": "list lists ideas suggestions examples ways tips names options reasons items steps points "
-    "questions things topics bullet facts recommendations activities books movies songs",
-    "plan": "plan guide tutorial itinerary schedule outline strategy course workout routine curriculum "
-    "program agenda lesson roadmap trip",
-    "transform": "rewrite rephrase paraphrase edit correct fix proofread replace convert transform modify "
-    "reword improve revise change shorten simplify grammar reformat",
-    "translate": "translate translation spanish french german italian chinese japanese russian portuguese "
-    "korean hindi arabic latin",
-    "summarise": "summarize summarise summary tldr gist key takeaways condense abstract",
-    "classify": "classify identify extract categorize categorise sentiment label detect determine decide "
-    "choose select predict whether positive negative true false rate rating score match sort "
-    "find yes answer correct",
-    "explain": "explain describe discuss analyze analyse elaborate tell teach understand explanation "
-    "overview interpret evaluate critique history origin origins meaning concept thoughts "
-    "opinion analysis notes summary",
-    "why": "why reason cause causes because purpose effect effects impact",
-    "method": "how instructions steps install build make setup procedure method process",
-    "recipe": "recipe cook ingredients bake dish meal cooking dinner",
-    "compare": "difference differences compare comparison versus vs pros cons advantages disadvantages "
-    "similarities better contrast",
-    "code": "python javascript java html css sql function code program class algorithm regex bash "
-    "implement api bug array string typescript rust react django shell loop query php golang "
-    "linux json",
-    "mathematics": "calculate solve equation sum compute probability integral derivative percent average "
-    "total math formula divided multiply prove proof puzzle riddle left remain",
-    "table": "table csv markdown latex format xml yaml column columns row rows diagram chart spreadsheet",
-    "create": "write create generate compose draft design develop come invent brainstorm give provide "
-    "suggest propose produce",
-    "role": "imagine pretend act roleplay suppose assume role character persona",
-    "advice": "should best recommend help advice advise need want",
-    "entity": "who whom whose when where which",
-    "what": "what what's",
-    "measure": "many much old far tall big",
-    "auxiliary": "is are was were do does did can could will would has have",
-    "social": "hi hello hey thanks thank please sorry",
-    "first person": "i my me i'm i've we our",
-    "second person": "you your",
-    "given": "given following below text paragraph passage input context based provided",
-    "fact": "famous known history first invented born died president war country city world capital",
-}
-
-_OPENINGS = (
-    "what",
-    "how",
-    "why",
-    "who when where which",
-    "is are was were do does did can could will would has have should",
-    "write compose draft create",
-    "give list name provide suggest recommend",
-    "explain describe discuss tell",
-    "i i'm my",
-    "you",
-    "summarize summarise rewrite translate edit convert correct paraphrase",
-    "find identify classify determine extract",
-    "design make generate develop come build",
-)
 
 _PHRASES = (
     "step by step",
@@ -115,68 +50,27 @@ _PHRASES = (
     "how do you say",
 )
 
-#: words that one of a unit takes
-_UNITS = {
-    **dict.fromkeys(("word", "words"), 1),
-    **dict.fromkeys(("sentence", "sentences"), 15),
-    **dict.fromkeys(("line", "lines", "verse", "verses"), 10),
-    **dict.fromkeys(("paragraph", "paragraphs", "stanza", "stanzas"), 80),
-    **dict.fromkeys(("minute", "minutes"), 150),
-    **dict.fromkeys(("page", "pages"), 400),
-}
-_NUMERALS = {
-    **{"a": 1, "single": 1, "one": 1, "two": 2, "three": 3, "four": 4, "five": 5, "six": 6, "seven": 7},
-    **{"eight": 8, "nine": 9, "ten": 10, "eleven": 11, "twelve": 12, "fifteen": 15, "twenty": 20},
-    **{"fifty": 50, "hundred": 100},
-}
-
-_TOPIC_OF: dict[str, tuple[int, ...]] = {}
-for _place, _words in enumerate(_TOPICS.values()):
-    for _word in _words.split():
-        _TOPIC_OF[_word] = (*_TOPIC_OF.get(_word, ()), _place)
-_OPENING_OF = {word: place for place, words in enumerate(_OPENINGS) for word in words.split()}
-_NUMBERED, _MEASURED = frozenset(_NUMERALS), frozenset(_UNITS)
-
-_find_words = re.compile(r"[^\W\d_]+(?:'[a-z]+)?|\d+").findall
-_find_tokens = re.compile(r"\b\w\w+\b").findall  # what scikit-learn's vectorizers take for a word
 _find_digits = re.compile(r"\d").findall
 _has_bullet = re.compile(r"\s*(?:[-*•]|\d+[.)])").match
-_APART = bytes(0x20 if chr(byte) in set(string.punctuation) - set("_'") else byte for byte in range(256))
 _CAPITALS = string.ascii_uppercase.encode()
 _DIGITS = string.digits.encode()
 _CODE = b"`{}<>=;\\"
 
 EARLY = 12  # words: a verb there is the instruction's
 
-NUMBERS = (
-    *("log prompt tokens", "has max_tokens", "log max_tokens", "log turn", "has text"),
-    *(f"topic {name}" for name in _TOPICS),
-    *(f"early {name}" for name in _TOPICS),
-    *(f"opens with {words.split()[0]}" for words in _OPENINGS),
+_DECLARED = ("log prompt tokens", "has max_tokens", "log max_tokens", "log turn", "has text")
+_OF_TEXT = (
+    *(f"topic {name}" for name in TOPICS),
+    *(f"early {name}" for name in TOPICS),
+    *(f"opens with {words.split()[0]}" for words in OPENINGS),
+    *("log asked words", "log asked items", "log words", "letters per word"),
     *(f"says {phrase}" for phrase in _PHRASES),
-    *("log asked words", "log asked items"),
-    *(
-        "log characters",
-        "log words",
-        "log lines",
-        "log questions",
-        "ends ?",
-        "ends .",
-        "ends :",
-        "log colons",
-    ),
-    *(
-        "log quotes",
-        "log code marks",
-        "log digits",
-        "letters per word",
-        "capitals ratio",
-        "bytes per character",
-    ),
+    *("log characters", "log lines", "log questions", "ends ?", "ends .", "ends :", "log colons"),
+    *("log quotes", "log code marks", "log digits", "capitals ratio", "bytes per character"),
     *("log first line", "log bullets", "log sentences", "log commas", "small start"),
 )
-_CUES = len(NUMBERS) - 5
-_NO_CUES = [0.0] * _CUES
+_LOGARITHMS = [name.startswith("log ") for name in _OF_TEXT]  # of 1 + what is counted
+NUMBERS = (*_DECLARED, *_OF_TEXT)
 
 
 def looked_at(text: str) -> str:
@@ -185,10 +79,10 @@ def looked_at(text: str) -> str:
 
 
 class Seen(NamedTuple):
-    """What is seen of requests: the columns above, and the `tokens` of each text, of which terms are made."""
+    """What is seen of requests: the columns above, and the `tokens` of the texts, of which terms are made."""
 
     texts: list[str]
-    tokens: list[list[str]]
+    tokens: Words
     labels: list[list[str]]  # a list for each of LABELS
     numbers: NDArray[np.float64]  # a row for each request
     vectors: NDArray[np.float32] | None
@@ -196,19 +90,18 @@ class Seen(NamedTuple):
 
 def look(records: Sequence[Record], embed: Any = None) -> Seen:
     """What is seen of `records`, and what `embed`, if given, makes of their texts."""
-    texts, tokens, numbers = [], [], []
-    for record in records:
-        text = prompt_text(record)
-        part = looked_at(text) if text is not None else ""
-        lower = part.lower()
-        words, terms = _taken_apart(lower)
-        cued = [1.0, *_cues(text, part, lower, words)] if text is not None else [0.0, *_NO_CUES]
-        texts.append(part)
-        tokens.append(terms)
-        numbers.append([*_declared(record), *cued])
+    given = [prompt_text(record) for record in records]
+    absent = [text is None for text in given]
+    whole = [text or "" for text in given]
+    parts = [looked_at(text) for text in whole]
+    small = [part.lower() for part in parts]
+    cut_up = cut(small)
+    of_text = np.hstack([_of_words(cut_up, len(parts)), list(map(_of_form, whole, parts, small))])
+    of_text[:, _LOGARITHMS] = np.log1p(of_text[:, _LOGARITHMS])
+    of_text[absent] = 0.0
+    numbers = np.hstack([list(map(_declared, records, given)), of_text])
     labels = [[record.get(label) or "" for record in records] for label in LABELS]
-    vectors = embed(texts) if embed is not None else None
-    return Seen(texts, tokens, labels, np.array(numbers), vectors)
+    return Seen(parts, cut_up.tokens, labels, numbers, embed(parts) if embed is not None else None)
 
 
 def table(records: Sequence[Record], embed: Any = None) -> NDArray[np.object_]:
@@ -226,49 +119,66 @@ def table(records: Sequence[Record], embed: Any = None) -> NDArray[np.object_]:
     return rows
 
 
-def _declared(record: Record) -> tuple[float, float, float, float]:
+def _declared(record: Record, text: str | None) -> tuple[float, ...]:
     cap = record.get("max_tokens")
     return (
         math.log(record["prompt_tokens"]),
         float(cap is not None),
         math.log(cap) if cap is not None else 0.0,
         math.log(record.get("turn") or 1),
+        float(text is not None),
     )
 
 
-def _taken_apart(lower: str) -> tuple[list[str], list[str]]:
-    """The words of a text in small letters: as cues count them, and as scikit-learn's vectorizers do.
+def _of_words(cut_up: Cut, texts: int) -> NDArray[np.float64]:
+    """Topics, openings and what is asked for; how many words there are, and of how many letters."""
+    words = cut_up.cue_words
+    known = cue_words.find(words.key)
+    count = np.bincount(words.text, minlength=texts)
+    first = np.cumsum(count) - count
+    early = np.arange(len(known)) - first[words.text] < EARLY
+    openings = np.zeros((texts, len(OPENINGS) + 1))
+    opens = count > 0
+    openings[opens, OPENING_OF[known[first[opens]]]] = 1.0
+    letters = np.bincount(words.text, words.end - words.start, minlength=texts)
+    return np.hstack(
+        [
+            np.minimum(_topics(words.text, known, texts), 3),
+            np.minimum(_topics(words.text[early], known[early], texts), 1),
+            openings[:, :-1],
+            _asked(cut_up, known, texts),
+            count[:, None],
+            np.minimum(letters / np.maximum(count, 1), 10.0)[:, None],
+        ]
+    )
 
-    Most are letters alone, and the same to both: the expressions look at the rest only.
-    """
-    words: list[str] = []
-    tokens: list[str] = []
-    spaced = lower.encode("utf-8", "surrogatepass").translate(_APART).decode("utf-8", "surrogatepass")
-    for piece in spaced.split():
-        if piece.isalpha():
-            words.append(piece)
-            if len(piece) > 1:
-                tokens.append(piece)
-        else:
-            words += _find_words(piece)
-            tokens += _find_tokens(piece)
-    return words, tokens
+
+def _topics(text: Ints, known: Ints, texts: int) -> Ints:
+    """How many words of each topic there are in each text."""
+    width = len(TOPICS) + 1
+    places = text[:, None] * width + TOPICS_OF[known]
+    return np.bincount(places.ravel(), minlength=texts * width).reshape(texts, width)[:, :-1]
 
 
-def _cues(text: str, part: str, lower: str, words: list[str]) -> list[float]:
-    """The cues of a prompt of which `part` is looked at, as NUMBERS names them after the first five."""
-    log1p = math.log1p
-    topics = [0.0] * (2 * len(_TOPICS))
-    for places in filter(None, map(_TOPIC_OF.get, words)):
-        for place in places:
-            if topics[place] < 3:
-                topics[place] += 1
-    for places in filter(None, map(_TOPIC_OF.get, words[:EARLY])):
-        for place in places:
-            topics[len(_TOPICS) + place] = 1.0
-    opening = [0.0] * len(_OPENINGS)
-    if words and words[0] in _OPENING_OF:
-        opening[_OPENING_OF[words[0]]] = 1.0
+def _asked(cut_up: Cut, known: Ints, texts: int) -> Ints:
+    """The words, and the things, that each text asks for: "two pages", "10 tips"."""
+    words = cut_up.cue_words
+    number = NUMERAL_OF[known]
+    for place in np.flatnonzero(cut_up.in_digits & (words.end - words.start < 6)).tolist():
+        number[place] = int(cut_up.joined[words.start[place] : words.end[place]])
+    asked = np.zeros((texts, 2), np.int64)
+    units = np.flatnonzero(UNIT_OF[known])
+    for back in (1, 2):
+        at = units[units >= back]
+        at = at[words.text[at] == words.text[at - back]]
+        np.maximum.at(asked[:, 0], words.text[at], number[at - back] * UNIT_OF[known[at]])
+    things = (number <= 100) & ~IS_A[known]
+    np.maximum.at(asked[:, 1], words.text[things], number[things])
+    return asked
+
+
+def _of_form(text: str, part: str, lower: str) -> list[float]:
+    """The phrases and the form of a prompt of which `part` is looked at, `lower` in small letters."""
     stripped = part.rstrip()
     count = part.count
     in_bytes = part.encode("utf-8", "replace")
@@ -278,45 +188,22 @@ def _cues(text: str, part: str, lower: str, words: list[str]) -> list[float]:
 
     digits = count_of(_DIGITS) if part.isascii() else len(_find_digits(part))
     return [
-        *topics,
-        *opening,
-        *map(float, map(lower.__contains__, _PHRASES)),
-        *_asked(words, digits > 0),
-        log1p(len(text)),
-        log1p(len(words)),
-        log1p(text.count("\n")),
-        log1p(count("?")),
-        float(stripped.endswith("?")),
-        float(stripped.endswith(".")),
-        float(stripped.endswith(":")),
-        log1p(count(":")),
-        log1p(count('"') + count("“")),
-        log1p(count_of(_CODE)),
-        log1p(digits),
-        min(sum(map(len, words)) / len(words), 10.0) if words else 0.0,
+        *map(lower.__contains__, _PHRASES),
+        len(text),
+        text.count("\n"),
+        count("?"),
+        stripped.endswith("?"),
+        stripped.endswith("."),
+        stripped.endswith(":"),
+        count(":"),
+        count('"') + count("“"),
+        count_of(_CODE),
+        digits,
         count_of(_CAPITALS) / (len(part) or 1),
         len(in_bytes) / (len(part) or 1) - 1,
-        log1p(part.find("\n") if "\n" in part else len(part)),
-        log1p(sum(map(bool, map(_has_bullet, part.split("\n"))))),
-        log1p(count(". ")),
-        log1p(count(",")),
-        float(part[:1].islower()),
+        part.find("\n") if "\n" in part else len(part),
+        sum(map(bool, map(_has_bullet, part.split("\n")))),
+        count(". "),
+        count(","),
+        part[:1].islower(),
     ]
-
-
-def _asked(words: list[str], digits: bool) -> tuple[float, float]:
-    """Logarithms of 1 + the words, and of 1 + the things, that a prompt asks for: "two pages", "10 tips".
-
-    `digits` says whether there may be numbers in digits.
-    """
-    numbers = {word: _NUMERALS[word] for word in _NUMBERED.intersection(words)}
-    if digits:
-        numbers.update({word: int(word) for word in filter(str.isdecimal, words) if len(word) < 6})
-    things = max([number for word, number in numbers.items() if number <= 100 and word != "a"], default=0)
-    asked = 0
-    if numbers and not _MEASURED.isdisjoint(words):
-        for place, unit in enumerate(words):
-            if unit in _UNITS:
-                for word in words[max(0, place - 2) : place]:
-                    asked = max(asked, numbers.get(word, 0) * _UNITS[unit])
-    return math.log1p(asked), math.log1p(things)

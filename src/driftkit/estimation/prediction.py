@@ -12,18 +12,18 @@ regressor.py makes the pipeline, and must agree with this on its steps; tests ho
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from itertools import pairwise
+from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.sparse import csr_array
+from scipy.sparse import coo_array, csr_array
 from sklearn.decomposition import TruncatedSVD
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import OneHotEncoder
 
 from driftkit.estimation.features import Seen
+from driftkit.estimation.words import Ints, Keys, finder, key_of, pairs
 
 Floats = NDArray[np.float64]
 Block = Callable[[Seen], Floats]
@@ -108,16 +108,13 @@ def _embedding(mean: Floats, weight: float) -> Block:
 
 def _text(words: TfidfVectorizer, components: TruncatedSVD, weight: float) -> Block:
     """Sublinear TF-IDF of words and pairs of words, each row of length 1, reduced to the components."""
-    # counted from 1, so that None and nothing else is false: what is no term is left out without a loop
-    place_of: dict[str | tuple[str, ...], int] = {
-        tuple(term.split(" ")) if " " in term else term: 1 + place
-        for term, place in words.vocabulary_.items()
-    }
+    terms = sorted(words.vocabulary_, key=words.vocabulary_.__getitem__)
+    find = finder(np.array([key_of(*term.split(" ")) for term in terms], np.uint64))
     idf = words.idf_
     weighted_components = np.ascontiguousarray(weight * components.components_.T)
 
     def block(seen: Seen) -> Floats:
-        counts = _counts(seen.tokens, place_of)
+        counts = _counts(seen, find, len(terms))
         counts.data = (1 + np.log(counts.data)) * idf[counts.indices]
         lengths = np.sqrt(counts.multiply(counts).sum(axis=1))
         lengths[lengths == 0] = 1
@@ -127,16 +124,11 @@ def _text(words: TfidfVectorizer, components: TruncatedSVD, weight: float) -> Bl
     return block
 
 
-def _counts(tokens: Sequence[Sequence[str]], place_of: dict[str | tuple[str, ...], int]) -> csr_array:
+def _counts(seen: Seen, find: Callable[[Keys], Ints], terms: int) -> csr_array:
     """How often each term stands in each text."""
-    find = place_of.get
-    places: list[int] = []
-    ends = [0]
-    for words in tokens:
-        places.extend(filter(None, map(find, words)))
-        places.extend(filter(None, map(find, pairwise(words))))
-        ends.append(len(places))
-    columns = np.array(places, np.int32) - 1
-    counts = csr_array((np.ones(len(columns)), columns, ends), shape=(len(tokens), len(place_of)))
-    counts.sum_duplicates()
-    return counts
+    of_pairs, pair_keys = pairs(seen.tokens)
+    text = np.concatenate([seen.tokens.text, of_pairs])
+    term = np.concatenate([find(seen.tokens.key), find(pair_keys)])
+    known = term >= 0
+    stand = np.ones(np.count_nonzero(known))
+    return coo_array((stand, (text[known], term[known])), shape=(len(seen.texts), terms)).tocsr()
