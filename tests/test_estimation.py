@@ -239,7 +239,7 @@ def taught(name: str) -> Estimator:
     ]
     if name == "knn":
         memory = Memory(Of("table", "given", "m"), None)
-        memory.learn("run", [Seen(row, 256.0, row["actual_output_tokens"], cut=False) for row in rows])
+        memory.learn("", [Seen(row, 256.0, row["actual_output_tokens"], cut=False) for row in rows])
         memory.settle()
         return Knn(Table(silent), {"given": memory}, silent)
     return Regression(fit(rows).regressor, "m")

@@ -223,6 +223,18 @@ def test_one_writer_at_a_time_and_the_next_fit_replaces_the_last(taught: Path, t
     assert row["est_output_tokens"] >= 900
 
 
+@pytest.mark.parametrize("name", ["regressor.json", "regressor-*.skops"])
+def test_a_damaged_one_is_replaced_and_that_is_said(taught: Path, tmp_path: Path, name: str) -> None:
+    state = tmp_path / "state"
+    shutil.copytree(taught, state)
+    damaged(name, lambda content: content[:-100])(state)
+    warning, line = said(run(fit(state), jsonl(completion(number) for number in range(60))), 0)
+    assert warning.startswith(f"driftkit calibrate: {state}/regressor")
+    assert warning.endswith(": it is replaced")
+    assert line.startswith("fitted to 60 completions, ")
+    estimates(state, [request(0)])
+
+
 def holds(pid: int, path: Path) -> bool:
     """Whether the process has the file open."""
     links = Path(f"/proc/{pid}/fd").iterdir()

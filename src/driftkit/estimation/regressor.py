@@ -30,7 +30,7 @@ class Embed(Protocol):
 
 Margins = dict[tuple[str, ...], tuple[float, float, float]]
 
-WIDEST = 3.0  # a spread is at most so many times the median spread, and at least one by it
+WIDEST_SPREAD = 3.0  # a spread is at most so many times the median spread, and at least one by it
 
 
 class Predictions(NamedTuple):
@@ -118,7 +118,7 @@ def scale_of(scales: dict[str, tuple[float, float]], record: Record) -> tuple[fl
 
 
 def spread_of(log_spread: Floats, typical: float) -> Floats:
-    bound = math.log(WIDEST)
+    bound = math.log(WIDEST_SPREAD)
     spread: Floats = np.exp(np.clip(log_spread, typical - bound, typical + bound))
     return spread
 

@@ -35,6 +35,7 @@ from driftkit.errors import StateError
 from driftkit.estimation.features import FEATURE_SCHEMA
 from driftkit.estimation.matrices import Labels, Matrices
 from driftkit.estimation.regressor import Embed, Fit, Regressor, Scores, Training
+from driftkit.records.document import check_hash, hashed
 
 VERSION = 2
 _ARRAYS = Matrices._fields[1:]
@@ -50,7 +51,7 @@ def write(folder: Path, fit: Fit) -> None:
     arrays = {name: getattr(regressor.matrices, name) for name in _ARRAYS}
     model = b"".join(array.astype(_dtype(name)).tobytes() for name, array in arrays.items())
     model_hash = hashlib.sha256(model).hexdigest()
-    document = {
+    content = {
         "kind": _KIND,
         "version": VERSION,
         "written_by": f"driftkit {__version__}",
@@ -67,7 +68,7 @@ def write(folder: Path, fit: Fit) -> None:
         "model_file": f"regressor-{model_hash[:16]}.f64",
         "model_sha256": model_hash,
     }
-    document["sha256"] = _hash(document)
+    document = hashed(content, but=())
     try:
         folder.mkdir(parents=True, exist_ok=True)
         _replace(folder / str(document["model_file"]), model)
@@ -90,8 +91,6 @@ def read(folder: Path, embed: Embed | None = None) -> Fit | None:
     if found is None:
         return None
     document, path, model = found
-    if hashlib.sha256(model).hexdigest() != document["model_sha256"]:
-        raise StateError(f"{path}: damaged, or edited by hand: its hash is another", hint=_DAMAGED)
     if document["embedding"] != (embed.name if embed is not None else None):
         needs = document["embedding"] or "no embeddings"
         hint = "pip install driftkit[embed]" if document["embedding"] else None
@@ -115,6 +114,11 @@ def read(folder: Path, embed: Embed | None = None) -> Fit | None:
         raise StateError(f"{folder / _JSON}: damaged state", hint=_DAMAGED) from None
 
 
+def check(folder: Path) -> None:
+    """StateError for a regressor that `read` would not take for what it is, short of making it."""
+    _document(folder)
+
+
 def embeds(folder: Path) -> bool:
     """Whether the folder has a regressor that was fitted with embeddings; StateError as `read`."""
     document = _json(folder / _JSON)
@@ -128,19 +132,23 @@ def identity(folder: Path) -> str | None:
 
 
 def _document(folder: Path) -> tuple[dict[str, Any], Path, bytes] | None:
-    """The JSON, checked as far as its hash, and the file that it names; None when there is none."""
+    """The JSON and the file that it names, checked as far as their hashes; None when there is none."""
     for last in (False, True):
         document = _json(folder / _JSON)
         if document is None:
             return None
         path = folder / str(document["model_file"])
         try:
-            return document, path, path.read_bytes()
+            model = path.read_bytes()
         except OSError as error:
-            if last or not isinstance(error, FileNotFoundError):  # else it was replaced between the two reads
+            if last or not isinstance(error, FileNotFoundError):
                 raise StateError(
                     f"{path}: {(error.strerror or str(error)).lower()}", hint=_DAMAGED
                 ) from error
+            continue  # it was replaced between the two reads
+        if hashlib.sha256(model).hexdigest() != document["model_sha256"]:
+            raise StateError(f"{path}: damaged, or edited by hand: its hash is another", hint=_DAMAGED)
+        return document, path, model
     return None
 
 
@@ -160,8 +168,7 @@ def _json(path: Path) -> dict[str, Any] | None:
         raise StateError(
             f"{path}: version {document.get('version')}, this driftkit reads {VERSION}", hint=hint
         )
-    if document.get("sha256") != _hash(document):
-        raise StateError(f"{path}: damaged, or edited by hand: its hash is another", hint=_DAMAGED)
+    check_hash(path, document, but=(), hint=_DAMAGED)
     if document["feature_schema"] != FEATURE_SCHEMA:
         problem = f"feature schema {document['feature_schema']}, this driftkit computes {FEATURE_SCHEMA}"
         raise StateError(f"{path}: {problem}", hint=_ANEW)
@@ -190,12 +197,6 @@ def _matrices(document: dict[str, Any], model: bytes) -> Matrices:
 
 def _dtype(name: str) -> str:
     return "<u8" if name == "term_keys" else "<f8"
-
-
-def _hash(document: dict[str, Any]) -> str:
-    """Of everything but the hash itself."""
-    rest = {name: value for name, value in document.items() if name != "sha256"}
-    return hashlib.sha256(orjson.dumps(rest, option=orjson.OPT_SORT_KEYS)).hexdigest()
 
 
 def _replace(path: Path, content: bytes) -> None:
