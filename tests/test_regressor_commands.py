@@ -223,7 +223,7 @@ def test_one_writer_at_a_time_and_the_next_fit_replaces_the_last(taught: Path, t
     assert row["est_output_tokens"] >= 900
 
 
-@pytest.mark.parametrize("name", ["regressor.json", "regressor-*.skops"])
+@pytest.mark.parametrize("name", ["regressor.json", "regressor-*.f64"])
 def test_a_damaged_one_is_replaced_and_that_is_said(taught: Path, tmp_path: Path, name: str) -> None:
     state = tmp_path / "state"
     shutil.copytree(taught, state)

@@ -90,7 +90,7 @@ def read(folder: Path, embed: Embed | None = None) -> Fit | None:
     found = _document(folder)
     if found is None:
         return None
-    document, path, model = found
+    document, model = found
     if document["embedding"] != (embed.name if embed is not None else None):
         needs = document["embedding"] or "no embeddings"
         hint = "pip install driftkit[embed]" if document["embedding"] else None
@@ -131,7 +131,7 @@ def identity(folder: Path) -> str | None:
     return str(document["sha256"]) if document is not None else None
 
 
-def _document(folder: Path) -> tuple[dict[str, Any], Path, bytes] | None:
+def _document(folder: Path) -> tuple[dict[str, Any], bytes] | None:
     """The JSON and the file that it names, checked as far as their hashes; None when there is none."""
     for last in (False, True):
         document = _json(folder / _JSON)
@@ -148,7 +148,7 @@ def _document(folder: Path) -> tuple[dict[str, Any], Path, bytes] | None:
             continue  # it was replaced between the two reads
         if hashlib.sha256(model).hexdigest() != document["model_sha256"]:
             raise StateError(f"{path}: damaged, or edited by hand: its hash is another", hint=_DAMAGED)
-        return document, path, model
+        return document, model
     return None
 
 
