@@ -25,8 +25,9 @@ $(VLLM_VENV)/.vllm-installed: tools/install_vllm.py
 	$(VLLM_VENV)/bin/python tools/install_vllm.py
 	@touch $@
 
-# Hours of what `make test` does for seconds.
+# Hours of what `make test` does for seconds, and every test on a new process of the executable (tests/warm.py).
 test-long: $(VENV)/.test-installed
+	COLD=1 $(BIN)/pytest -n 2
 	FUZZ_CASES=100000 $(BIN)/pytest -n 2 tests/test_fuzz.py
 
 check: lint types imports check-docs

@@ -87,7 +87,7 @@ def completions(
 
 def calibrated(records: list[Record], method: str) -> list[Record]:
     new = registry.load("calibrators", method)
-    stream = Stream(lambda key: Learning(new(), {}))
+    stream = Stream(lambda key: Learning(new()))
     found = [dict(record) for record in records]
     for record in found:
         stream.calibrate(record)

@@ -41,10 +41,10 @@ from driftkit.calibration.ratio import Ratio
 from driftkit.estimation import memory
 from driftkit.estimation.base import Estimate, NoCorrection, annotate, estimate_many, unremembered_tokens
 from driftkit.estimation.features import NUMBERS, table
+from driftkit.estimation.fitting import fit
 from driftkit.estimation.knn import Knn
 from driftkit.estimation.memory import PAIRS, Memory, Of, Seen
 from driftkit.estimation.regression import Regression
-from driftkit.estimation.regressor import fit
 from driftkit.estimation.table import Table
 from driftkit.records.schema import Record
 from driftkit.rng import stream

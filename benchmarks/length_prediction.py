@@ -38,7 +38,7 @@ from sklearn.svm import SVR
 from driftkit.errors import DriftkitError
 from driftkit.estimation import embeddings, tokenizers
 from driftkit.estimation.features import table
-from driftkit.estimation.regressor import features_of, fit
+from driftkit.estimation.fitting import features_of, fit
 from driftkit.rng import stream
 
 FOLDS = 5

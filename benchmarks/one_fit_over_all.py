@@ -32,7 +32,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from driftkit.errors import DriftkitError
-from driftkit.estimation import embeddings, regressor
+from driftkit.estimation import embeddings, fitting
+from driftkit.estimation.regressor import Regressor
 from driftkit.rng import stream
 from length_prediction import FOLDS, Answers, Evaluation, Floats, dealt, remembered
 
@@ -44,11 +45,11 @@ def record(answers: Answers, prompt: int, model: int) -> dict[str, Any]:
     return answers.record(prompt, model) | {"tenant": None}
 
 
-def fitted(answers: Answers, answered: Answered, embed: Any) -> regressor.Regressor:
-    return regressor.fit([record(answers, p, m) for p, m in answered], embed=embed).regressor
+def fitted(answers: Answers, answered: Answered, embed: Any) -> Regressor:
+    return fitting.fit([record(answers, p, m) for p, m in answered], embed=embed).regressor
 
 
-def medians(fit: regressor.Regressor, answers: Answers, prompts: Sequence[int], model: int) -> Floats:
+def medians(fit: Regressor, answers: Answers, prompts: Sequence[int], model: int) -> Floats:
     return fit.predict([record(answers, p, model) for p in prompts]).median.astype(float)
 
 
@@ -122,7 +123,7 @@ def main() -> None:
     answers = Answers(options.folder, options.models.split(",") if options.models else None)
     folds = dealt(len(answers.prompts), FOLDS, 1, "folds")
     evaluation = Evaluation(answers, folds, 1)
-    regressor.LEAST = min(NEW)
+    fitting.LEAST = min(NEW)
     kinds: list[tuple[str, Any]] = [("", None)]
     try:
         kinds.append((" + embeddings", remembered(embeddings.load())))

@@ -49,10 +49,10 @@ from driftkit.engines.sim.simulation import Setup, simulate
 from driftkit.errors import DriftkitError
 from driftkit.estimation import embeddings
 from driftkit.estimation.base import NoCorrection, annotate
+from driftkit.estimation.fitting import fit
 from driftkit.estimation.oracle import Oracle
 from driftkit.estimation.prompt_length import PromptLength
 from driftkit.estimation.regression import Regression
-from driftkit.estimation.regressor import fit
 from driftkit.estimation.table import Table
 from driftkit.estimation.tokenizers import load as load_tokenizer
 from driftkit.policies.fifo import Fifo

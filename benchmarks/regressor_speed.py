@@ -30,7 +30,7 @@ from typing import Any
 import orjson
 
 from driftkit.estimation import store, tokenizers
-from driftkit.estimation.regressor import fit
+from driftkit.estimation.fitting import fit
 from driftkit.rng import stream
 
 DRIFTKIT = str(Path(sys.executable).parent / "driftkit")
@@ -85,8 +85,8 @@ def learn(given: dict[str, list[dict[str, Any]]], state: Path) -> None:
             )
     learned = fit(seen)
     store.write(state, learned)
-    words = learned.regressor.pipeline["columns"].named_transformers_["text"]["words"]
-    print(f"fitted to {len(seen):,} completions: {len(words.vocabulary_):,} words and pairs of words")
+    terms = len(learned.regressor.matrices.idf)
+    print(f"fitted to {len(seen):,} completions: {terms:,} words and pairs of words")
 
 
 def requests(given: dict[str, list[dict[str, Any]]], count: int, quote: bool) -> list[dict[str, Any]]:

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # The price of error: the same requests, shortest job first by five estimates of how long their answers will be.
 #
-#   examples/price_of_error.sh                      on the three tenants of tenants.toml, SEEDS=3 times 600 requests
+#   examples/price_of_error.sh                      on the three tenants of tenants.toml, SEEDS=3 times REQUESTS=600
 #   examples/price_of_error.sh TAUGHT SERVED... [-- OPTION...]
 #                                                   on completions of yours: the regressor learns from the file
 #                                                   TAUGHT, then each SERVED is sent to the simulator again
@@ -33,9 +33,9 @@ if [ $# -gt 0 ]; then
   [ $# -gt 0 ] && shift && simulator=("$@")
 else
   taught=$work/taught.jsonl
-  driftkit gen --spec "$spec" --seed 0 --requests 600 | driftkit run "${simulator[@]}" >"$taught"
+  driftkit gen --spec "$spec" --seed 0 --requests "${REQUESTS:-600}" | driftkit run "${simulator[@]}" >"$taught"
   for seed in $(seq "${SEEDS:-3}"); do
-    driftkit gen --spec "$spec" --seed "$seed" --requests 600 >"$work/generated-$seed.jsonl"
+    driftkit gen --spec "$spec" --seed "$seed" --requests "${REQUESTS:-600}" >"$work/generated-$seed.jsonl"
     served+=("$work/generated-$seed.jsonl")
   done
 fi

@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from cli import Stages, ok
+
+settings.register_profile("driftkit", deadline=None)  # by the clock of a machine that does other things too
+settings.load_profile("driftkit")
+# A pytest worker for each core keeps all busy: threads of linear algebra would spin while they wait for one,
+# up to twenty times as long as they compute. Read when numpy is imported, which nobody has done yet.
+os.environ.update(OPENBLAS_NUM_THREADS="1", OMP_NUM_THREADS="1")
 
 
 def make_stages(folder: Path, requests: int) -> Stages:

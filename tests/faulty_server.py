@@ -8,6 +8,7 @@ for all faults:
 
     times=N      only the first N tries of this very prompt; then a good answer
     delay=S      seconds before the first byte
+    once=N       not before so many requests have come, to whatever fault
     tokens=N     of the answer
     gap=S        seconds between tokens
 
@@ -15,8 +16,9 @@ With --slots, so many are answered at a time; the others wait, first come first 
 --by-priority by their priorities.
 
 LOG gets a JSON line for each request once it is read: `connection` (a number), `try` (1 for a prompt's
-first), `method`, `path`, `headers` (lower-case names), `body`, `prompt`, `fault`; and {"left": connection}
-when the client leaves before its answer is complete. FAULTS names all; tests/servers.py starts it.
+first), `method`, `path`, `headers` (lower-case names), `body`, `prompt`, `fault`; then {"taken": prompt} when
+its turn has come, and {"left": connection} when the client leaves before its answer is complete. FAULTS names
+all; tests/servers.py starts it.
 """
 
 from __future__ import annotations
@@ -589,7 +591,7 @@ class Service:
         found = re.search(r"fault:(\S+)", prompt)
         name, *pairs = (found.group(1) if found else self.default_fault).split(",")
         options = dict(pair.split("=", 1) for pair in pairs)
-        self.tries[prompt] += 1
+        self.tries[prompt] += request["method"] == "POST"
         if self.tries[prompt] > int(options.get("times", "1000000000")):
             name = "none"
         self.note({"at": time(), "try": self.tries[prompt], "prompt": prompt, "fault": name, **request})
@@ -599,6 +601,9 @@ class Service:
             return
         body = request["body"]
         async with self.slots.one(body.get("priority", 0) if isinstance(body, dict) else 0):
+            self.note({"taken": prompt})
+            while self.tries.total() < int(options.get("once", "0")):
+                await asyncio.sleep(0.01)
             await asyncio.sleep(float(options.get("delay", "0")))
             if name in FAULTS:
                 await FAULTS[name](call)

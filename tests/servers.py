@@ -61,13 +61,22 @@ class Server:
         """What was asked for with POST, in the order of arrival; see faulty_server.py for what each has."""
         return [entry for entry in self.entries() if entry.get("method") == "POST"]
 
+    def taken(self) -> list[str]:
+        """The prompts in the order in which their turns came."""
+        return [entry["taken"] for entry in self._log() if "taken" in entry]
+
     def left(self) -> list[int]:
         """The connections on which the client left before its answer was complete."""
         return [entry["left"] for entry in self.entries() if "left" in entry]
 
     def entries(self) -> list[dict[str, Any]]:
+        """Requests, and who left."""
+        return [entry for entry in self._log() if "taken" not in entry]
+
+    def _log(self) -> list[dict[str, Any]]:
         assert self.log, "only the faulty server keeps a log"
-        return [json.loads(line) for line in self.log.read_text().splitlines()]
+        whole, _, _being_written = self.log.read_text().rpartition("\n")
+        return [json.loads(line) for line in whole.splitlines()]
 
 
 @contextmanager
@@ -91,9 +100,9 @@ def faulty(folder: Path, fault: str = "none", *options: str, tls: Path | None = 
 
 
 @contextmanager
-def streaming(*, ttft: float = 0.0, tokens: int = 4, gap: float = 0.0) -> Iterator[Server]:
+def streaming(*, ttft: float = 0.0, tokens: int = 4, gap: float = 0.0, hold: int = 0) -> Iterator[Server]:
     """tools/streaming_server.py."""
-    delays = ["--ttft", str(ttft), "--tokens", str(tokens), "--gap", str(gap)]
+    delays = ["--ttft", str(ttft), "--tokens", str(tokens), "--gap", str(gap), "--hold", str(hold)]
     with running(Server([STREAMING, *delays])) as server:
         yield server
 

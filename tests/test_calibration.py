@@ -25,7 +25,9 @@ from driftkit.errors import FieldError
 from driftkit.estimation.base import NoCorrection, annotate
 from driftkit.estimation.table import Table
 from driftkit.policies.base import StaticPolicy, parse
+from driftkit.records import known_runs
 from driftkit.records.completion import completion, in_order_of_arrival, job_of
+from driftkit.records.known_runs import KnownRuns
 from driftkit.workload import generate, presets, spec
 
 Record = dict[str, Any]
@@ -372,7 +374,7 @@ def ended(name: str, offered: float, finished: float, actual: int, **fields: Any
 
 
 def ema_stream(known: dict[str, int] | None = None, *, live: bool = False) -> Stream:
-    return Stream(lambda key: Learning(Ema(), known or {}), live=live)
+    return Stream(lambda key: Learning(Ema(), KnownRuns(known)), live=live)
 
 
 def take(stream: Stream, record: Record) -> Record:
@@ -437,7 +439,7 @@ def test_a_run_that_is_known_already_is_calibrated_but_not_learned_again() -> No
     stream = ema_stream({"run-1": 2})
     take(stream, ended("a", 0.0, 1.0, 200))
     assert take(stream, ended("b", 2.0, 3.0, 200))["cal_bias_ratio"] == 1.0
-    assert stream.repeated == {"run-1"}
+    assert stream.repeated == {"run-1": 2}
     take(stream, ended("a", 0.0, 1.0, 200, run_id="run-2"))
     assert take(stream, ended("b", 2.0, 3.0, 200, run_id="run-2"))["cal_bias_ratio"] == pytest.approx(1.1)
     (learning,) = stream.learning.values()
@@ -445,13 +447,93 @@ def test_a_run_that_is_known_already_is_calibrated_but_not_learned_again() -> No
 
 
 def test_a_run_that_goes_on_is_learned_on() -> None:
-    stream = Stream(lambda key: Learning(Ema(), {"run-0": 5, "run-1": 2}), live=True)
+    stream = Stream(lambda key: Learning(Ema(), KnownRuns({"run-0": 5, "run-1": 2})), live=True)
     stream.resumed = "run-1"
     for run in "run-0", "run-1", "run-2":
         take(stream, ended("a", 0.0, 1.0, 200, run_id=run))
     (learning,) = stream.learning.values()
-    assert learning.content()[2] == {"run-0": 5, "run-1": 3, "run-2": 1}
-    assert stream.repeated == {"run-0"}
+    assert learning.content()["runs"] == {"run-0": 5, "run-1": 3, "run-2": 1}
+    assert stream.repeated == {"run-0": 1}
+
+
+def learned_in_calls(*calls: list[Record], live: bool = False) -> tuple[dict[str, int], int, int]:
+    """Of calls one after the other, each from the state of the one before: how many completions of each run
+    were learned, how many in the last call were not learned again, and how many of those by finished_s alone.
+    """
+    known = KnownRuns()
+    for rows in calls:
+        known = KnownRuns.from_json(orjson.loads(orjson.dumps(known.to_json())))
+        stream = Stream(lambda key: Learning(Ema(), known), live=live)  # noqa: B023
+        for row in rows:
+            take(stream, row)
+    return known.counts, stream.repeated["run-1"], stream.past["run-1"]
+
+
+def ends(*instants: float, prefix: str = "r") -> list[Record]:
+    return [ended(f"{prefix}{at}", 0.0, float(at), 200) for at in instants]
+
+
+def test_parts_of_a_run_are_learned_once_each(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(known_runs, "LATEST", 3)
+    early, late = ends(*range(10)), ends(*range(10, 20))
+    assert learned_in_calls(early, late) == ({"run-1": 20}, 0, 0)
+    assert learned_in_calls(early, early) == ({"run-1": 10}, 10, 7)
+    assert learned_in_calls(early, [*early, *late], late) == ({"run-1": 20}, 10, 7)
+    between = ends(8.5, 9)  # r9 is there a second time, and 8.5 ended after r6, the last that has no id here
+    assert learned_in_calls(early, between) == ({"run-1": 11}, 1, 0)
+    assert learned_in_calls(early, ends(2.5)) == ({"run-1": 10}, 1, 1)  # lost, for nothing tells it from r2
+    assert learned_in_calls(early, ends(*[30.0] * 1, prefix="x"), early) == ({"run-1": 11}, 10, 8)
+
+
+def test_what_all_ended_at_one_instant_is_learned_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(known_runs, "LATEST", 3)
+    batch = [ended(f"r{n}", 0.0, 5.0, 200) for n in range(10)]
+    assert learned_in_calls(batch, batch, batch) == ({"run-1": 10}, 10, 7)
+
+
+def test_live_takes_any_order_and_what_comes_twice_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(known_runs, "LATEST", 3)
+    rows = ends(5, 9, 1, 7, 3, 8)
+    assert learned_in_calls([*rows, *rows], live=True) == ({"run-1": 6}, 6, 0)
+    assert learned_in_calls(rows, [*rows, *ends(10)], live=True) == ({"run-1": 7}, 6, 3)
+
+
+def test_ids_that_are_kept_are_the_latest_of_all_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(known_runs, "LATEST", 3)
+    known = KnownRuns()
+    for run in "one", "two", "":
+        for n in range(2):
+            known.add(run, f"r{n}", float(n))
+    assert known.to_json() == {
+        "runs": {"one": 2, "two": 2},
+        "learned_until_s": {"one": 0.0},
+        "latest_ended_s": {"one": {"r1": 1.0}, "two": {"r0": 0.0, "r1": 1.0}},
+    }
+
+
+def test_a_run_without_ids_stays_known_when_more_of_it_is_learned() -> None:
+    """A real run that an older driftkit has begun to learn, resumed."""
+    known = KnownRuns({"a": 2})
+    known.add("a", "r9", 9.0)
+    again = KnownRuns.from_json(known.to_json())
+    assert again.counts == {"a": 3}
+    assert [again.is_past("a", at) for at in (1.0, 9.0, 9.5)] == [True, True, False]
+
+
+@pytest.mark.parametrize(
+    "state",
+    [
+        {"runs": {"a": 1}, "latest_ended_s": {"b": {"r": 1.0}}},
+        {"runs": {"a": 1}, "latest_ended_s": {"a": {"r": 1.0, "s": 2.0}}},
+        {"runs": {"a": 1}, "latest_ended_s": {"a": {"r": "soon"}}},
+        {"runs": {"a": 1}, "latest_ended_s": {"a": ["r"]}},
+        {"runs": {"a": 1}, "learned_until_s": {"a": None}},
+        {"runs": {"a": 1}, "learned_until_s": 3},
+    ],
+)
+def test_a_state_that_knows_more_than_it_can_is_damaged(state: dict[str, Any]) -> None:
+    with pytest.raises((KeyError, ValueError, TypeError, AttributeError)):
+        KnownRuns.from_json(state)
 
 
 def test_the_next_run_starts_with_what_the_one_before_taught() -> None:
@@ -523,10 +605,10 @@ def test_calibrating_afterwards_replays_the_feedback_of_the_run_bit_for_bit(
         annotate(record, Table(lambda text: None), NoCorrection())
     jobs = in_order_of_arrival([job_of(record, record["trace_output_tokens"]) for record in records])
     setup = Setup(batching=batching, max_num_seqs=16, batch_size=8, max_model_len=2048)
-    online = OnlineCalibration(lambda key: Learning(new(), {}), setup.served_model.name, built)
+    online = OnlineCalibration(lambda key: Learning(new()), setup.served_model.name, built)
     run = {"run_id": "run-1", "served_model": setup.served_model.name}
     finished = [completion(job, run) for together in simulate(jobs, setup, built, online) for job in together]
-    stream = Stream(lambda key: Learning(new(), {}))
+    stream = Stream(lambda key: Learning(new()))
     for record in finished:
         bare = {name: value for name, value in record.items() if not name.startswith("cal_")}
         assert take(stream, bare) == record

@@ -845,7 +845,10 @@ class TestIdentity:
     @pytest.mark.parametrize(("command", "stage"), [("estimate", "requests"), ("calibrate", "completions")])
     def test_the_others_do_not_look(self, stages: Stages, command: str, stage: str) -> None:
         rows = stages.read(stage)
-        assert len(records(ok([command], jsonl([rows[0], *rows])))) == REQUESTS + 1
+        result = run([command], jsonl([rows[0], *rows]))
+        lines = said(result, 0)
+        assert len(records(result.stdout)) == REQUESTS + 1
+        assert ["1 completions of run" in line for line in lines] == [True] * (command == "calibrate")
 
     @pytest.mark.parametrize(
         ("call", "wrong"),

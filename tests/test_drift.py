@@ -514,7 +514,7 @@ def test_a_night_is_held_against_the_one_before() -> None:
 
 def calibrated(rows: list[Record], reset: bool) -> list[Record]:
     def start(key: Key) -> Learning:
-        return Learning(Ratio(), {}, watch=Watch(["sprt"]))
+        return Learning(Ratio(), watch=Watch(["sprt"]))
 
     stream = Stream(start, reset=reset)
     for row in rows:
@@ -594,10 +594,17 @@ def test_the_watch_goes_on_in_the_state_and_a_known_run_raises_nothing(tmp_path:
     assert ["was learned before" in line for line in lines] == [True]
     (file,) = (tmp_path / "state").glob("*.json")
     document = json.loads(file.read_bytes())
-    document["drift"]["t"]["detectors"]["rank"]["sprt"]["sums"][0] = -3
+    tenants = document["drift"]["tenants"]
+    tenants["t"]["detectors"]["rank"]["sprt"]["sums"][0] = -3
     file.write_bytes(json.dumps(document).encode())
     (line, _) = said(run(["calibrate", "--drift", *state], first), 1)
     assert "damaged state" in line
+    for older in (tenants, {"version": 1, "tenants": tenants}):  # the first layouts had no version
+        file.write_bytes(json.dumps({**document, "drift": older}).encode())
+        line, hint = said(run(["calibrate", "--drift", *state], first), 1)
+        assert "its watch for drift has version 1, this driftkit reads 2" in line
+        assert "written by another driftkit" in hint
+    said(run(["calibrate", *state], first), 0)  # who does not watch does not read it
 
 
 @pytest.mark.parametrize(
@@ -709,13 +716,13 @@ def test_the_option_says_what_the_file_says(tmp_path: Path) -> None:
     text = presets.text("driftsched").decode()
     table = (
         '\n[[drift]]\nkind = "season"\nwhat = "mix"\ncategory = "report"\nat_s = 20\nperiod_s = 30\n'
-        'until_s = 80\nfactor = 4\n[[drift]]\nkind = "step"\nat_s = 60\nfactor = 2\n'
+        'until_s = 80\nfactor = 4\n[[drift]]\nkind = "step"\nat_s = 30\nfactor = 2\n'
     )
     file = tmp_path / "drift.toml"
     file.write_text(text + table)
     options = [
         *("--drift", "kind=season,what=mix,category=report,at=20,period=30,until=80,factor=4"),
-        *("--drift", "kind=step,at=60,factor=2"),
+        *("--drift", "kind=step,at=30,factor=2"),
     ]
     few = ["--requests", "900"]
     assert ok(["gen", "--spec", file, *few]) == ok(["gen", "--preset", "driftsched", *few, *options])
@@ -743,6 +750,16 @@ def test_the_option_says_what_the_file_says(tmp_path: Path) -> None:
 def test_drifts_that_cannot_be(drift: str, words: str) -> None:
     with pytest.raises(LineError, match=re.escape(words)):
         preset(drift)
+
+
+def test_a_drift_after_the_last_request_is_said_to_change_nothing() -> None:
+    call = ["gen", "--preset", "driftsched", "--requests", "9"]
+    result = run([*call, "--drift", "kind=step,at=3600,factor=2", "--drift", "kind=step,at=0,factor=2"])
+    (warning,) = said(result, 0)
+    last_s = records(result.stdout)[-1]["arrival_s"]
+    assert warning == (
+        f"driftkit gen: drift at 3600 s changes nothing: the last request arrives at {last_s:g} s"
+    )
 
 
 def test_a_bad_drift_is_a_bad_call() -> None:

@@ -222,10 +222,10 @@ def test_prompt_length_says_the_prompts_length() -> None:
 def taught(name: str) -> Estimator:
     """A regressor, or the table with a memory, that knows the true lengths of those that taught it, and must
     not ask for others'."""
+    from driftkit.estimation.fitting import fit
     from driftkit.estimation.knn import Knn
     from driftkit.estimation.memory import Memory, Of, Seen
     from driftkit.estimation.regression import Regression
-    from driftkit.estimation.regressor import fit
 
     rows = [
         {
@@ -239,7 +239,7 @@ def taught(name: str) -> Estimator:
     ]
     if name == "knn":
         memory = Memory(Of("table", "given", "m"), None)
-        memory.learn("run", [Seen(row, 256.0, row["actual_output_tokens"], cut=False) for row in rows])
+        memory.learn("", [Seen(row, 256.0, row["actual_output_tokens"], cut=False) for row in rows])
         memory.settle()
         return Knn(Table(silent), {"given": memory}, silent)
     return Regression(fit(rows).regressor, "m")

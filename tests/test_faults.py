@@ -340,7 +340,7 @@ def test_ten_thousand_open_requests() -> None:
     many = 10_000
     if resource.getrlimit(resource.RLIMIT_NOFILE)[1] < many + 100:
         pytest.skip("the system allows too few open files")
-    with streaming(ttft=6.0, tokens=2) as server:
+    with streaming(ttft=0.1, tokens=2, hold=many) as server:  # answers nobody before all of them wait
         result = run(http(server), jsonl(row(f"r{n}", "a", at=n * 2.5 / many) for n in range(many)))
         with urllib.request.urlopen(f"{server.url}/served") as page:
             served = json.load(page)

@@ -12,6 +12,7 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from hypothesis import strategies as st
 
 from cli import Record, Stages, without
 from driftkit import cli
+from driftkit.estimation import tokenizers
 from driftkit.records.schema import FIELDS
 
 CASES = int(os.environ.get("FUZZ_CASES", "1000"))
@@ -201,6 +203,14 @@ def eight(stages: Stages) -> dict[str, list[Record]]:
         {**head, "at_s": 7, "replica": "http://a", "waiting_requests": 0, "preemptions_total": 1},
     ]
     return found
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_vocabulary() -> Iterator[None]:
+    """Read once for all calls in this process: it takes more time than all else that they do."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tokenizers, "builtin", cache(tokenizers.builtin))
+        yield
 
 
 @pytest.mark.parametrize("name", COMMANDS)

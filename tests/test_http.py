@@ -113,7 +113,7 @@ URGENT_LAST = [row(f"r{n}", f"r{n}", at=0.001 * n, priority=10 - n, policy="sjf"
 
 
 def test_priorities_go_to_a_server_that_honours_them_and_to_no_other(tmp_path: Path) -> None:
-    slow = "none,delay=0.03"
+    slow = "none,once=16,delay=0.03"  # the probe's 16 wait together, however slowly they come
     with faulty(tmp_path, slow, "--slots", "1") as server:
         first, hint = said(run(http(server), jsonl(URGENT_LAST)), 1)
         assert "whatever their priority" in first
@@ -133,9 +133,12 @@ def test_priorities_go_to_a_server_that_honours_them_and_to_no_other(tmp_path: P
         assert [body["prompt"] for body in bodies[6:]] == ["r0", "r5", "r4", "r3", "r2", "r1"]
     (tmp_path / "server.jsonl").unlink()
     with faulty(tmp_path, slow, "--slots", "1", "--by-priority") as server:
-        found = ended(ok(http(server), jsonl(URGENT_LAST)))
-        assert list(found) == ["r0", "r5", "r4", "r3", "r2", "r1"]
-        assert [one["prompt"] for one in found.values()] == list(found)  # and no probe is among them
+        prompts = [f"{n} fault:none,once=22" for n in range(6)]
+        rows = [changed(one, prompt=prompt) for one, prompt in zip(URGENT_LAST, prompts, strict=True)]
+        found = ended(ok(http(server), jsonl(rows)))
+        assert sorted(one["prompt"] for one in found.values()) == prompts  # and no probe is among them
+        taken = server.taken()[16:]
+        assert taken[1:] == sorted(taken[1:], reverse=True)
 
 
 @pytest.mark.parametrize("policy", ["sjf", "weighted"])

@@ -185,7 +185,9 @@ class TestARunThatTeaches:
         run(call)
         before = (state / FILE).read_bytes()
         (warning,) = said(run(call), 0)
-        assert warning == "driftkit run: run night was learned before: the state does not change"
+        assert warning == (
+            "driftkit run: run night: completions that were learned before are not learned again"
+        )
         assert (state / FILE).read_bytes() == before
 
     def test_without_learn_the_state_stays_as_it_is(self, stages: Stages, state: Path) -> None:

@@ -29,6 +29,7 @@ from driftkit.estimation.base import NoCorrection, annotate, build, estimate_man
 from driftkit.estimation.history import History
 from driftkit.estimation.survival import EDGES, Lengths
 from driftkit.estimation.table import Table
+from driftkit.records.document import hashed
 
 Record = dict[str, Any]
 ALWAYS = math.inf
@@ -564,14 +565,17 @@ def test_feedback_and_calibrate_are_one_bit_for_bit(stages: Stages, tmp_path: Pa
 
 
 def fitted(stages: Stages, state: Path) -> Path:
-    assert ok(["calibrate", "--fit", "history", "--state", state, stages.completions]) == b""
+    result = run(["calibrate", "--fit", "history", "--state", state, stages.completions])
+    (line,) = said(result, 0)
+    assert line.startswith(f"fitted to 48 completions of {SERVED}, ")
+    assert result.stdout == b""
     return state / HISTORY
 
 
 def test_a_history_is_fitted_and_estimated_by(stages: Stages, tmp_path: Path) -> None:
     state = tmp_path / "state"
     document = json.loads(fitted(stages, state).read_bytes())
-    assert (document["served_model"], document["completions"], document["version"]) == (SERVED, 48, 1)
+    assert (document["served_model"], document["completions"], document["version"]) == (SERVED, 48, 2)
     requests = [without(row, "prompt") | {"prompt_tokens": 9} for row in stages.read("requests")]
     call = ["estimate", "--model", "history", "--state", state]
     result = run(call, jsonl(requests))
@@ -587,9 +591,10 @@ def test_a_history_is_fitted_and_estimated_by(stages: Stages, tmp_path: Path) ->
     ok(["calibrate", "--method", "quantile", "--state", state], served)
     correction = state / "history.given.qwen1%2E5-1%2E8b.json"
     again = ["calibrate", "--fit", "history", "--state", state]
-    assert said(run([*again, stages.completions]), 0) == []  # the same as before
+    assert len(said(run([*again, stages.completions]), 0)) == 1  # the same as before
     assert correction.exists()
-    (warning,) = said(run([*again, stages.completions, stages.completions]), 0)
+    line, warning = said(run([*again, stages.completions, stages.completions]), 0)
+    assert line.startswith(f"fitted to 96 completions of {SERVED}, ")
     assert f"{correction}: corrected the history before" in warning
     assert not correction.exists()
     assert len(records(run(call, jsonl(requests)).stdout)) == 48
@@ -598,10 +603,10 @@ def test_a_history_is_fitted_and_estimated_by(stages: Stages, tmp_path: Path) ->
 UNUSABLE = {
     "cut off": (lambda text: text[:-9], "damaged state"),
     "foreign": (lambda text: '{"kind": "terraform"}', "not a driftkit state file"),
-    "newer": (lambda text: text.replace('"version": 1', '"version": 2'), "state version 2"),
-    "of another model": (lambda text: text.replace(SERVED, "other"), "damaged history"),
-    "no counts": (lambda text: text.replace('"tokens": [', '"tokens": [[3, -1, 0],'), "damaged history"),
-    "nothing in it": (lambda text: text.replace('"lengths"', '"length"'), "damaged history"),
+    "newer": (lambda text: text.replace('"version": 2', '"version": 3'), "state version 3"),
+    "without a hash": (lambda text: text.replace('"version": 2', '"version": 1'), "state version 1"),
+    "edited": (lambda text: text.replace('"completions": 48', '"completions": 49'), "edited by hand"),
+    "hash edited": (lambda text: text.replace('"sha256": "', '"sha256": "0'), "edited by hand"),
 }  # fmt: skip
 
 
@@ -618,6 +623,29 @@ def test_an_unusable_history_is_an_error_and_stays_as_it_is(
     with pytest.raises(StateError, match=problem):
         History.from_state(tmp_path, SERVED, print)
     assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    "edit", [{"served_model": "other"}, {"lengths": None}, {"lengths": [{"tokens": [[3, -1, 0]]}]}]
+)
+def test_a_history_that_is_none_is_refused_though_the_hash_is_right(
+    stages: Stages, tmp_path: Path, edit: Record
+) -> None:
+    learned(stages.read("completions")).save(tmp_path, SERVED)
+    path = tmp_path / HISTORY
+    path.write_text(json.dumps(hashed(json.loads(path.read_text()) | edit)))
+    with pytest.raises(StateError, match="damaged history"):
+        History.from_state(tmp_path, SERVED, print)
+
+
+def test_a_damaged_history_is_replaced_and_that_is_said(stages: Stages, tmp_path: Path) -> None:
+    path = fitted(stages, tmp_path)
+    whole = path.read_text()
+    path.write_text(whole.replace('"completions": 48', '"completions": 49'))
+    warning, _ = said(run(["calibrate", "--fit", "history", "--state", tmp_path, stages.completions]), 0)
+    problem = f"{path}: damaged, or edited by hand: its hash is another"
+    assert warning == f"driftkit calibrate: {problem}: it is replaced"
+    assert path.read_text() == whole
 
 
 def test_messages_of_calls_that_cannot_be(stages: Stages, tmp_path: Path) -> None:

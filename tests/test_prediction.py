@@ -1,4 +1,4 @@
-"""The folded pipeline predicts what scikit-learn's does; texts are taken apart as plain expressions would."""
+"""The matrices predict what scikit-learn's does; texts are taken apart as plain expressions would."""
 
 from __future__ import annotations
 
@@ -18,8 +18,9 @@ from sklearn.feature_extraction.text import CountVectorizer
 from threadpoolctl import threadpool_limits
 
 from driftkit.estimation.features import NUMBERS, look, looked_at, table
-from driftkit.estimation.prediction import folded
-from driftkit.estimation.regressor import Regressor, fit
+from driftkit.estimation.fitting import fit
+from driftkit.estimation.matrices import predictor
+from driftkit.estimation.regressor import Fit
 from driftkit.estimation.words import cut, finder, key_of, pairs
 
 WORDS = ("write", "a", "long", "story", "about", "don't", "list", "12", "tips", "on", "why?", "ten_4", "北京")
@@ -50,12 +51,12 @@ def completion(number: int) -> dict[str, Any]:
 
 
 @cache
-def fitted(kind: str) -> Regressor:
+def fitted(kind: str) -> Fit:
     rows = [completion(number) for number in range(400)]
     if kind == "no text":
         rows = [{**row, "prompt": None} for row in rows]
     with threadpool_limits(1):
-        return fit(rows, embed=Vowels() if kind == "embeddings" else None).regressor
+        return fit(rows, embed=Vowels() if kind == "embeddings" else None)
 
 
 LABELS = st.none() | st.sampled_from(["", "c1", "c77", "t1", "never seen"])
@@ -82,10 +83,10 @@ LONG = [
 
 
 def assert_alike(kind: str, records: Sequence[dict[str, Any]]) -> None:
-    regressor, embed = fitted(kind), Vowels() if kind == "embeddings" else None
+    learned, embed = fitted(kind), Vowels() if kind == "embeddings" else None
     with threadpool_limits(1):  # matrices so small are not worth more
-        theirs = regressor.pipeline.predict(table(records, embed))
-        ours = folded(regressor.pipeline)(look(records, embed))
+        theirs = learned.pipeline.predict(table(records, embed))
+        ours = predictor(learned.regressor.matrices)(look(records, embed))
     assert ours == pytest.approx(theirs, rel=1e-9, abs=1e-9)
 
 

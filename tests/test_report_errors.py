@@ -202,6 +202,26 @@ def test_a_run_without_a_course_is_said() -> None:
 # --- the command ----------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize(
+    ("name", "needs"),
+    [
+        ("error_by_decile", "est_output_tokens"),
+        ("classes", "est_output_tokens"),
+        ("coverage", "est_output_tokens_p10 and est_output_tokens_p90"),
+        ("goodput", "slo_ttft_s or slo_e2e_s"),
+    ],
+)
+def test_a_table_that_was_asked_for_and_is_empty_says_what_it_needs(
+    stages: Stages, name: str, needs: str
+) -> None:
+    rows = [
+        without(row, *(field for field in row if field.startswith("est_")))
+        for row in stages.read("completions")
+    ]
+    (line,) = said(run(["report", "--table", name], jsonl(rows)), 0)
+    assert line == f"driftkit report: the table {name} is empty: it needs {needs}"
+
+
 def test_programs_get_them_always_and_people_when_they_ask(stages: Stages) -> None:
     names = {"error_by_decile", "error_over_time"}
     everything = records(ok(["report", "--format", "jsonl", stages.calibrated]))

@@ -102,7 +102,7 @@ def test_limits_that_vllm_refuses(limits: tuple[int, int, int, int, int], says: 
         Limits(*limits)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(requests(), limits(), st.booleans(), st.floats(0.01, 20), st.sampled_from([0.0, 0.4, 3.0]))
 def test_steps_at_once_give_the_instants_of_single_steps(
     plan: list[tuple[int, Arrival]], limits: Limits, by_priority: bool, gap_s: float, frontend_s: float

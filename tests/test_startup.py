@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
-from cli import DRIFTKIT
+from cli import DRIFTKIT, run, said, start
 from driftkit.commands import COMMANDS
 
 COMPILED = {"driftkit.engines.sim.scheduler", "driftkit.engines.sim.latency", "driftkit.records.job"}
-HEAVY = {"numpy", "scipy", "tiktoken", "rich", "orjson", "sklearn", "skops", *COMPILED}
+HEAVY = {"numpy", "scipy", "tiktoken", "rich", "orjson", "sklearn", *COMPILED}
 HELPS = [["--help"], *([name, "--help"] for name in COMMANDS)]
-ROUNDS = 9
+ROUNDS = 6
 
 
 def seconds(command: list[str]) -> float:
@@ -63,3 +65,52 @@ except SystemExit as end:
     assert end.code == 0
 """
     assert loaded_by(script) == set()
+
+
+INTERRUPTED_AT = """
+import os, signal, sys
+class Interrupting:
+    def find_spec(self, name, path=None, target=None):
+        if name == os.environ["INTERRUPTED_AT"]:
+            os.kill(os.getpid(), signal.SIGINT)
+sys.meta_path.insert(0, Interrupting())
+"""
+
+
+@pytest.mark.parametrize("name", ["click", "driftkit.cli", "driftkit.commands.calibrate", "orjson"])
+def test_interrupted_while_it_imports_it_ends_at_once(tmp_path: Path, name: str) -> None:
+    (tmp_path / "sitecustomize.py").write_text(INTERRUPTED_AT)
+    result = run(["calibrate"], env={"PYTHONPATH": str(tmp_path), "INTERRUPTED_AT": name})
+    assert said(result, 130) == ["driftkit: interrupted"]
+
+
+@pytest.mark.parametrize("delay_s", [0.3, 0.5])
+def test_interrupted_at_any_moment_it_says_only_that(delay_s: float) -> None:
+    with start(["calibrate"]) as process:
+        assert process.stderr is not None
+        try:
+            process.wait(delay_s)
+        except subprocess.TimeoutExpired:
+            process.send_signal(signal.SIGINT)
+        assert process.stderr.read() in (
+            b"driftkit: interrupted\n",
+            b"driftkit calibrate: interrupted\n",
+        )
+        assert process.wait() == 130
+
+
+def test_where_ctrl_c_is_ignored_it_stays_so() -> None:
+    """As under nohup, or of a job that a script has put into the background."""
+    process = subprocess.Popen(
+        [DRIFTKIT, "calibrate"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_IGN),
+    )
+    for _ in range(10):
+        process.send_signal(signal.SIGINT)
+        with pytest.raises(subprocess.TimeoutExpired):
+            process.wait(0.05)
+    assert process.communicate(b"", timeout=30) == (b"", b"")
+    assert process.returncode == 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
 import random
@@ -133,6 +134,75 @@ class TestKeeping:
         assert (state / FILE).stat().st_mode & 0o777 == 0o644
 
 
+def parts(path: Path, *at: slice) -> list[bytes]:
+    """Parts of a file, as rotation leaves them."""
+    lines = path.read_bytes().splitlines(keepends=True)
+    return [b"".join(lines[part]) for part in at]
+
+
+class TestARunInParts:
+    """Its log was rotated, its file grew, or its reader began again: each completion is learned once."""
+
+    @pytest.mark.parametrize("method", ["quantile", "ratio", "isotonic", "ema"])
+    def test_the_second_half_is_learned_in_a_call_of_its_own(
+        self, nights: Nights, tmp_path: Path, method: str
+    ) -> None:
+        learn(tmp_path / "whole", nights.first, "--method", method)
+        for half in parts(nights.first, slice(24), slice(24, None)):
+            ok(["calibrate", "--method", method, "--state", tmp_path / "halves"], half)
+        assert files(tmp_path / "halves") == files(tmp_path / "whole")
+
+    @pytest.mark.parametrize("options", [[], ["--sort"], ["--live"]])
+    def test_what_overlaps_is_learned_once_and_that_is_said(
+        self, nights: Nights, state: Path, tmp_path: Path, options: list[str]
+    ) -> None:
+        learn(tmp_path / "whole", nights.first)
+        early, late = parts(nights.first, slice(30), slice(20, None))
+        call = ["calibrate", *options, "--state", state]
+        ok(call, early)
+        (warning,) = said(run(call, late), 0)
+        run_id = records(early)[0]["run_id"]
+        assert warning.startswith(f"driftkit calibrate: 10 completions of run {run_id} were learned before:")
+        assert files(state) == files(tmp_path / "whole")
+        (warning,) = said(run(call, early), 0)
+        assert warning.startswith(f"driftkit calibrate: run {run_id} was learned before: the state does not")
+        assert files(state) == files(tmp_path / "whole")
+
+    def test_one_file_given_twice_in_one_call(self, nights: Nights, state: Path, tmp_path: Path) -> None:
+        learn(tmp_path / "once", nights.first)
+        said(run(["calibrate", "--sort", "--state", state, nights.first, nights.first]), 0)
+        assert files(state) == files(tmp_path / "once")
+
+    def test_a_resumed_run_goes_back_in_time_and_all_of_it_is_learned(
+        self, nights: Nights, state: Path
+    ) -> None:
+        """Its clock begins with what was in flight, so some of it ends before what had ended."""
+        early, resumed = parts(nights.first, slice(0, None, 2), slice(1, None, 2))
+        call = ["calibrate", "--sort", "--state", state]
+        ok(call, early)
+        assert "24 completions of run" in said(run(call, early + resumed), 0)[0]
+        assert list(json.loads(files(state)[FILE])["runs"].values()) == [48]
+
+    def test_the_part_that_is_new_is_watched(self, nights: Nights, state: Path) -> None:
+        early, whole = parts(nights.first, slice(24), slice(None))
+        call = ["calibrate", "--fail-on-drift", "--state", state]
+        ok(call, early)
+        said(run(call, whole), 0)
+        said(run(call, whole), 3)  # nothing to look at
+
+    def test_a_run_in_a_state_without_ids_is_known_to_its_end(self, nights: Nights, state: Path) -> None:
+        """As an older driftkit has written it."""
+        early, late = parts(nights.first, slice(24), slice(24, None))
+        ok(["calibrate", "--state", state], early)
+        old = without(json.loads(files(state)[FILE]), "latest_ended_s", "learned_until_s")
+        (state / FILE).write_text(json.dumps(old))
+        before = files(state)
+        assert "was learned before" in said(run(["calibrate", "--state", state], late), 0)[0]
+        assert files(state) == before
+        learn(state, nights.second)
+        assert "was learned before" in said(run(["calibrate", "--state", state], late), 0)[0]
+
+
 class TestWritingWholeOrNotAtAll:
     def test_no_temporary_file_stays(self, nights: Nights, state: Path) -> None:
         for night in nights.first, nights.second:
@@ -153,6 +223,28 @@ class TestWritingWholeOrNotAtAll:
         before = files(state)
         said(run(["calibrate", "--state", state], nights.second.read_bytes() + b'{"id": 3\n'), 1)
         assert files(state) == before
+
+    def test_what_came_before_the_end_of_a_torn_gzip_is_learned_under_skip(
+        self, nights: Nights, state: Path, tmp_path: Path
+    ) -> None:
+        """As it is of a plain file of which the last line is torn."""
+        packed = tmp_path / "night.jsonl.gz"
+        packed.write_bytes(gzip.compress(nights.first.read_bytes())[:-400])
+        rejects = tmp_path / "rejects"
+        call: list[str | Path] = ["calibrate", "--state", state, packed]
+        first, hint = said(run(call), 1)
+        assert "what came before was read" in hint
+        assert not (state / FILE).exists()
+        result = run([*call, "--on-error", "skip", "--rejects", rejects])
+        problem, left_out = said(result, 3)
+        read = len(records(result.stdout))
+        assert 20 < read < 48
+        assert problem == first
+        assert problem.startswith(f"driftkit calibrate: {packed}:{read + 1}: gzip: ")
+        assert left_out == f"driftkit calibrate: 1 bad lines left out, copied to {rejects}"
+        (whole,) = parts(nights.first, slice(read))
+        assert result.stdout == ok(["calibrate", "--state", tmp_path / "whole"], whole)
+        assert files(state) == files(tmp_path / "whole")
 
     def test_a_full_disk_under_standard_output_leaves_it_as_it_was(self, nights: Nights, state: Path) -> None:
         learn(state, nights.first)

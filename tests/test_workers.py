@@ -20,7 +20,7 @@ from driftkit.engines.http.connection import Origin
 from driftkit.engines.http.engine import Service
 from driftkit.engines.http.workers import Workers
 from driftkit.errors import DriftkitError
-from driftkit.records.completion import job_of
+from driftkit.records.completion import job_of, outcome
 from driftkit.records.job import Job
 from faulty_server import MODEL
 from servers import Server, faulty, refusing_url, streaming
@@ -92,13 +92,17 @@ def test_the_queue_stays_in_driftkit_and_the_order_with_it(tmp_path: Path) -> No
 
 @pytest.mark.parametrize("by_priority", [True, False])
 def test_whether_priorities_count_is_seen_through_workers(tmp_path: Path, by_priority: bool) -> None:
-    rows = [row(f"r{n}", f"r{n}", at=0.015 * (n > 0), priority=10 - n, policy="sjf") for n in range(6)]
+    """Whoever comes first is answered once all have come: the 16 of the probe, then the 6 of the run."""
+    prompts = [f"{n} fault:none,once=22" for n in range(6)]
+    rows = [row(f"r{n}", prompt, priority=10 - n, policy="sjf") for n, prompt in enumerate(prompts)]
     kind = ["--by-priority"] if by_priority else []
-    with faulty(tmp_path, "none,delay=0.03", "--slots", "1", *kind) as server:
+    with faulty(tmp_path, "none,once=16,delay=0.03", "--slots", "1", *kind) as server:
         result = run(http(server, "--workers", "3"), jsonl(rows))
+        taken = server.taken()[16:]
     if by_priority:
         assert said(result, 0) == []
-        assert list(ended(result.stdout)) == ["r0", "r5", "r4", "r3", "r2", "r1"]
+        assert sorted(taken) == prompts
+        assert taken[1:] == sorted(taken[1:], reverse=True)
     else:
         assert "whatever their priority" in said(result, 1)[0]
 
@@ -247,6 +251,27 @@ def test_a_signal_to_all_processes_is_the_runs_affair(
     assert returned == code
     assert {name: status for name, (status, _) in outcomes(ended(out)).items()} == statuses
     assert told[-1] == f"driftkit run: {'interrupted' if code == 130 else 'terminated'}"
+
+
+@pytest.mark.parametrize("stopped", [False, True])
+def test_of_what_was_cancelled_its_worker_says_how_much_had_come(tmp_path: Path, stopped: bool) -> None:
+    """A worker that does not answer is not waited for, for long."""
+    with faulty(tmp_path) as server:
+        engine = Workers(Service([Origin.of(server.url)], MODEL), 1, os.environ)
+        (process,) = engine._processes
+        engine.start()
+        one = job_of(row("r", "fault:none,gap=0.1,tokens=1000"), 5)
+        engine.submit(one)
+        engine.advance(engine.now() + 1.0)
+        os.kill(process._process.pid, signal.SIGSTOP if stopped else signal.SIGCONT)
+        engine.cancel("enough")
+        assert engine.advance(engine.now() + PATIENCE_S) == [one]
+        os.kill(process._process.pid, signal.SIGCONT)
+        engine.close()
+    assert (one.status, one.error) == ("cancelled", "enough")
+    record = outcome(one)
+    assert "actual_output_tokens" not in record
+    assert 2 <= record.get("received_output_tokens", 0) < 900 or stopped
 
 
 def test_a_run_that_is_ended_as_it_begins_says_only_that() -> None:

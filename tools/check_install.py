@@ -19,7 +19,7 @@ import zipfile
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-MOST_DISTRIBUTIONS = 26
+MOST_DISTRIBUTIONS = 24
 MOST_MB = 320
 
 IN_PACKAGE = (

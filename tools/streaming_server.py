@@ -35,12 +35,15 @@ KV_TOKENS = 1 << 20  # what kv_cache_usage_perc is a share of
 class Model:
     """What is served, how fast, and what has been served so far."""
 
-    def __init__(self, name: str, max_model_len: int, ttft_s: float, gap_s: float, tokens: int) -> None:
+    def __init__(
+        self, name: str, max_model_len: int, ttft_s: float, gap_s: float, tokens: int, hold: int
+    ) -> None:
         self.name = name
         self.max_model_len = max_model_len
         self.ttft_s = ttft_s
         self.gap_s = gap_s
         self.tokens = tokens
+        self.hold = hold
         self.open: set[Connection] = set()
         self.most_open = 0
         self.served = 0
@@ -214,7 +217,9 @@ class Connection(asyncio.Protocol):
             model.open.add(self)
             model.most_open = max(model.most_open, len(model.open))
             self.transport.write(STREAM)
-            self.send_due()
+            if model.most_open >= model.hold:
+                for connection in [*model.open] if len(model.open) == model.hold else [self]:
+                    connection.send_due()
 
     def send_due(self) -> None:
         """All tokens whose time has come, in one write; the next, or the end, at its own time."""
@@ -293,13 +298,14 @@ def main() -> None:
     )
     parser.add_argument("--gap", type=float, default=0.0, help="seconds from token to token")
     parser.add_argument("--tokens", type=int, default=4, help="of an answer, without ignore_eos")
+    parser.add_argument("--hold", type=int, default=0, help="answer nobody before so many wait")
     parser.add_argument("--model", default="driftkit-test")
     parser.add_argument("--max-model-len", type=int, default=131072)
     args = parser.parse_args()
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     with contextlib.suppress(KeyboardInterrupt):
-        model = Model(args.model, args.max_model_len, args.ttft, args.gap, args.tokens)
+        model = Model(args.model, args.max_model_len, args.ttft, args.gap, args.tokens, args.hold)
         asyncio.run(serve(model, args.host, args.port))
 
 

@@ -1,5 +1,15 @@
-"""`python -m driftkit`."""
+"""`driftkit`, and `python -m driftkit`."""
 
-from driftkit.cli import main
+from driftkit import interrupts
 
-main()
+
+def main() -> None:
+    """Run the command line; see `driftkit.cli`, which is imported under guard."""
+    interrupts.end_at_once()
+    from driftkit.cli import main
+
+    main()
+
+
+if __name__ == "__main__":
+    main()

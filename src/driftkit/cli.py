@@ -20,13 +20,13 @@ import click
 from driftkit import __version__
 from driftkit.commands import COMMANDS, MANIFEST
 from driftkit.errors import DriftkitError, printable
+from driftkit.interrupts import INTERRUPTED
 
 if TYPE_CHECKING:
     from driftkit.commands.manifest import Manifest
 
 # 128 + SIGPIPE: what a shell reports for a program that a closed pipe ended
 CLOSED_PIPE = 141
-INTERRUPTED = 130
 TERMINATED = 143  # 128 + SIGTERM
 
 EXIT_STATUSES = {

@@ -49,6 +49,14 @@ class UsageError(DriftkitError):
     exit_code = 2
 
 
+class DamageError(DriftkitError):
+    """A packed file that cannot be read on; `problem` is the message without the file's name."""
+
+    def __init__(self, name: str, problem: str, *, hint: str | None = None) -> None:
+        super().__init__(f"{name}: {problem}", hint=hint)
+        self.problem = problem
+
+
 class LineError(DriftkitError):
     """The line in hand cannot be used; the reader adds file and line."""
 

@@ -7,8 +7,6 @@ import math
 from driftkit.calibration.base import counted_in_words
 from driftkit.records.schema import Record
 
-WIDEST = math.log(20.0)  # a ratio beyond 1/20 or 20 says that something else is wrong
-
 
 def was_cut(record: Record) -> bool:
     """Whether the observed length is a lower bound. Counted in words the cap, in tokens, says nothing."""

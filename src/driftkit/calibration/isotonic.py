@@ -24,9 +24,9 @@ from itertools import groupby
 from typing import Any, ClassVar, NamedTuple
 
 from driftkit.calibration.base import category_of, observed_output
-from driftkit.calibration.censored import WIDEST, above, was_cut
+from driftkit.calibration.censored import above, was_cut
 from driftkit.calibration.ratio import CATEGORY_PRIOR, CELL_PRIOR, FIRST_VARIANCE, LEAST_VARIANCE
-from driftkit.estimation.base import unbiased_tokens
+from driftkit.estimation.base import WIDEST, unbiased_tokens
 from driftkit.records.schema import LARGEST_RATIO, MOST, Record
 
 WINDOW = 300

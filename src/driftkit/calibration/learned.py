@@ -6,10 +6,11 @@ from collections.abc import Sequence
 
 from driftkit import registry
 from driftkit.calibration.base import Calibrator
-from driftkit.calibration.drift.watch import Watch
+from driftkit.calibration.drift.watch import VERSION, Watch
 from driftkit.calibration.state import StateFolder
 from driftkit.calibration.stream import Key, Learning, Stream
 from driftkit.errors import StateError, UsageError
+from driftkit.records.known_runs import KnownRuns
 
 
 class Learned:
@@ -27,7 +28,7 @@ class Learned:
         known = self.known(key)
         if known is not None:
             return known
-        return Learning(_new(self._method or registry.names("calibrators")[0]), {}, watch=self._watch())
+        return Learning(_new(self._method or registry.names("calibrators")[0]), watch=self._watch())
 
     def known(self, key: Key) -> Learning | None:
         """What the state holds for `key`, if anything."""
@@ -43,9 +44,15 @@ class Learned:
         try:
             calibrator = _new(method)
             calibrator.load_json(document["learned"])
-            runs = {str(run): int(count) for run, count in document["runs"].items()}
+            runs = KnownRuns.from_json(document)
             watch, drift = self._watch(), document.get("drift")
             if watch is not None and drift is not None:
+                if drift.get("version") != VERSION:
+                    problem = f"its watch for drift has version {drift.get('version', 1)}"
+                    raise StateError(
+                        f"{self._folder.path}: {'/'.join(key)}: {problem}, this driftkit reads {VERSION}",
+                        hint="it was written by another driftkit: calibrate without --drift, or move it away",
+                    )
                 watch.load_json(drift)
         except (KeyError, ValueError, TypeError, AttributeError, UsageError):
             hint = "restore it from a backup, or move it away to start anew"
@@ -61,7 +68,7 @@ class Learned:
             return
         for key, learning in stream.learning.items():
             if learning.new_runs:
-                self._folder.write(key, *learning.content())
+                self._folder.write(key, learning.content())
 
 
 def _new(method: str) -> Calibrator:

@@ -33,8 +33,8 @@ from statistics import NormalDist
 from typing import Any, ClassVar, NamedTuple
 
 from driftkit.calibration.base import History, category_of, observed_output
-from driftkit.calibration.censored import WIDEST, was_cut
-from driftkit.estimation.base import unbiased_tokens
+from driftkit.calibration.censored import was_cut
+from driftkit.estimation.base import WIDEST, unbiased_tokens
 from driftkit.records.schema import Record
 
 _NORMAL = NormalDist()

@@ -18,8 +18,8 @@ import math
 from typing import Any, ClassVar, NamedTuple
 
 from driftkit.calibration.base import History, category_of, observed_output
-from driftkit.calibration.censored import WIDEST, above, was_cut
-from driftkit.estimation.base import unbiased_tokens
+from driftkit.calibration.censored import above, was_cut
+from driftkit.estimation.base import WIDEST, unbiased_tokens
 from driftkit.records.schema import Record
 
 MEMORY = 300.0

@@ -16,6 +16,7 @@ from driftkit.estimation.knn import Knn, base_of, identity
 from driftkit.estimation.memory import CUT, Memory, Of, Seen
 from driftkit.estimation.observed import CUT_SHORT, FIELDS, observed
 from driftkit.records.document import digest
+from driftkit.records.known_runs import KnownRuns
 from driftkit.records.schema import Check, Record, checker
 
 CHECKED = 100  # completions of a run whose estimates are made again
@@ -68,9 +69,9 @@ def remember(
 ) -> list[Memory]:
     """Learn checked completions, and keep what is remembered; call it under the folder's lock.
 
-    Each goes to the memory of the base that has estimated it, its tokenizer and served model. A run that a
-    memory has learned already is not learned again, and one that was estimated before the base was fitted
-    anew is left out. So are those that did not begin to answer.
+    Each goes to the memory of the base that has estimated it, its tokenizer and served model. What a memory
+    has learned already is not learned again, and a run that was estimated before the base was fitted anew is
+    left out. So are those that did not begin to answer.
     DriftkitError where nothing is left, or nothing but what was cut; then nothing is kept.
     """
     runs: dict[Key, dict[str, list[Seen]]] = {}
@@ -117,10 +118,14 @@ def _learned(
     path = memory.path_of(folder.path, of)
     before = memory.read(folder.path, of)
     known = before if before is not None and before.base_is == base_is else None
-    repeated = [run for run in runs if known is not None and run in known.runs]
-    for run in repeated:
-        warn(f"run {run} was learned before: it is not learned again")
-    fresh = {run: seen for run, seen in runs.items() if run not in repeated}
+    fresh: dict[str, list[Seen]] = {}
+    for run, seen in runs.items():
+        new = _not_learned(known, run, seen)
+        if new:
+            fresh[run] = new
+        if len(new) < len(seen):
+            which = f"{len(seen) - len(new)} completions of run {run} were" if new else f"run {run} was"
+            warn(f"{which} learned before: not again")
     outdated = _outdated(made, of, fresh, warn)
     if outdated:
         which = ", ".join(list(outdated.values())[:NAMED])
@@ -149,6 +154,18 @@ def _learned(
             hint="record some with a larger max_tokens",
         )
     return known
+
+
+def _not_learned(known: Memory | None, run: str, seen: list[Seen]) -> list[Seen]:
+    """Those of a run that a memory has not learned, each once."""
+    if not run:
+        return seen
+    runs = known.runs if known is not None else KnownRuns()
+    return [
+        one
+        for name, one in {one.record["id"]: one for one in seen}.items()
+        if not (runs.remembers(run, name) or runs.is_past(run, one.record["finished_s"]))
+    ]
 
 
 def _outdated(

@@ -65,19 +65,9 @@ class StateFolder:
         finally:
             os.close(lock)  # which also unlocks it
 
-    def write(
-        self,
-        key: Key,
-        method: str,
-        learned: dict[str, Any],
-        runs: dict[str, int],
-        drift: dict[str, Any] | None,
-    ) -> None:
+    def write(self, key: Key, content: dict[str, Any]) -> None:
         """Replace the file of `key`, whole or not at all. Call it under `writing`."""
-        content: dict[str, Any] = {"key": list(key), "method": method, "runs": runs, "learned": learned}
-        if drift is not None:
-            content["drift"] = drift
-        write(self._file(key), _KIND, STATE_VERSION, content)
+        write(self._file(key), _KIND, STATE_VERSION, {"key": list(key), **content})
 
     def digest(self) -> str:
         """A hash of everything in the folder: the same when the same was learned."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -10,6 +11,7 @@ from typing import Any, NamedTuple
 from driftkit.calibration.base import Calibrator, add_calibrated
 from driftkit.calibration.drift.watch import Watch
 from driftkit.errors import FieldError
+from driftkit.records.known_runs import KnownRuns
 from driftkit.records.schema import Record, checker
 
 check_completion = checker(
@@ -46,44 +48,48 @@ def key_of(record: Record, served_model: str | None = None) -> Key:
 
 @dataclass(slots=True)
 class Learning:
-    """A calibrator, the runs it knew at the start, and completions learned since per run.
+    """A calibrator, the completions it has learned, and how many of each run since the start.
 
     `watch` looks out for drift; `drift` is what a state has of that, where nobody does this time.
     """
 
     calibrator: Calibrator
-    known_runs: dict[str, int]
+    runs: KnownRuns = field(default_factory=KnownRuns)
     new_runs: dict[str, int] = field(default_factory=dict)
     drift: dict[str, Any] | None = None
     watch: Watch | None = None
 
-    def content(self) -> tuple[str, dict[str, Any], dict[str, int], dict[str, Any] | None]:
-        """What a state keeps of it: the method, what it has learned, from which runs, and the drift's."""
-        new = {run: self.known_runs.get(run, 0) + n for run, n in self.new_runs.items() if run}
-        runs = {**self.known_runs, **new}
+    def content(self) -> dict[str, Any]:
+        """What a state keeps of it: the method, from which runs it has learned what, and the drift's."""
+        learned = {
+            "method": self.calibrator.name,
+            **self.runs.to_json(),
+            "learned": self.calibrator.to_json(),
+        }
         drift = self.watch.to_json() if self.watch is not None else self.drift
-        return self.calibrator.name, self.calibrator.to_json(), runs, drift
+        return learned if drift is None else {**learned, "drift": drift}
 
 
 class Stream:
     """Completions, run after run. `live` takes them as they come and knows no instants.
 
-    `start(key)` is asked once per key for what to start from. A run that is known already is calibrated
-    but not learned again, and named in `repeated`. `reset`: after real drift of a tenant its past is
-    forgotten.
+    `start(key)` is asked once per key for what to start from. A completion that was learned before is
+    calibrated but not learned again, and counted in `repeated`, by run; in `past` too if only its finished_s
+    says so (`KnownRuns`). `reset`: after real drift of a tenant its past is forgotten.
     """
 
     def __init__(self, start: Callable[[Key], Learning], *, live: bool = False, reset: bool = False) -> None:
         self._reset = reset
         self._start_from = start
         self._live = live
-        #: a run of which an earlier call has learned the beginning: this one learns the rest
+        #: a run of which an earlier call has learned the beginning: this one has nothing but the rest
         self.resumed: str | None = None
         self._run: str | None = None
         self._last_finish = 0.0
         self._closed: set[str] = set()
         self.learning: dict[Key, Learning] = {}
-        self.repeated: set[str] = set()
+        self.repeated: Counter[str] = Counter()
+        self.past: Counter[str] = Counter()
         self._late_alarms: list[Record] = []
 
     def calibrate(self, record: Record) -> None:
@@ -105,7 +111,7 @@ class Stream:
 
     def watch(self, record: Record) -> list[Record]:
         """The alarms that a calibrated completion raises, named in its `cal_drift`, and before them those
-        that the run before has left. A run that is known already raises none.
+        that the run before has left. One that was learned before raises none.
         """
         learning = self._of(record)
         alarms: list[Record] = []
@@ -126,17 +132,26 @@ class Stream:
         """Learn a completion, after it was calibrated if it is to be."""
         run = record.get("run_id") or ""
         learning = self._of(record)
+        if record.get("status", "ok") != "ok":
+            return
         if self._repeats(record):
-            self.repeated.add(run)
-        elif record.get("status", "ok") == "ok":
+            self.repeated[run] += 1
+            self.past[run] += not learning.runs.remembers(run, record["id"])
+        else:
             learning.calibrator.learn(record, record["finished_s"])
+            learning.runs.add(run, record["id"], record["finished_s"])
             learned = learning.new_runs[run] = learning.new_runs.get(run, 0) + 1
             if self._live and learned % _FORGET_EVERY == 0:
                 learning.calibrator.start_run()  # nobody asks what was known before
 
+    def learned(self, run: str) -> int:
+        """How many completions of a run were learned."""
+        return sum(learning.new_runs.get(run, 0) for learning in self.learning.values())
+
     def _repeats(self, record: Record) -> bool:
-        run = record.get("run_id") or ""
-        return run != "" and run in self._of(record).known_runs and run != self.resumed
+        run, known = record.get("run_id") or "", self._of(record).runs
+        past = run != self.resumed and known.is_past(run, record["finished_s"])
+        return past or known.remembers(run, record["id"])
 
     def _end_watches(self) -> None:
         for learning in self.learning.values():

@@ -17,6 +17,7 @@ from driftkit.commands.stdio import Outcome, filter_options, output_options, rea
 from driftkit.registry import load, names
 
 if TYPE_CHECKING:
+    from driftkit.calibration.stream import Stream
     from driftkit.records.schema import Record
 
 DRIFT_FOUND = 5
@@ -32,7 +33,9 @@ LEARNING = ("method", "state", "sort_input", "live", "unbuffered", "redact_promp
     "paper's moving average per category.\n\n"
     "Learning is prequential: a record's cal_output_tokens uses only what had finished before it arrived. "
     "Runs are learned one after the other, the next with what the last has taught; to compare runs of the "
-    "same requests, calibrate each in a call of its own.\n\n"
+    "same requests, calibrate each in a call of its own. With --state no completion is learned twice, and "
+    "the rest of a run whose log was rotated still is, in a call of its own: the latest 1,000 are known by "
+    "their run_id and id, and what ended before those counts as learned.\n\n"
     "Estimates made with --tokenizer whitespace are compared with actual_output_words.\n\n"
     "With --fit history the lengths of the outputs are counted, by tenant and category, and replace what the "
     "--state had of each served model: give all completions that are to count. Nothing is written to "
@@ -44,10 +47,10 @@ LEARNING = ("method", "state", "sort_input", "live", "unbuffered", "redact_promp
     "would have been expected to be, and so do those that were in flight when a run was ended "
     "(cancelled).\n\n"
     "With --fit knn the errors of the estimates are remembered, of the latest 10,000 completions of each "
-    "estimator, with what the requests were like but without their text. Runs are added, each once; the "
-    "clock of a run goes on from the end of the one before it. Outputs that were cut or in flight enter as "
-    "with the regressor. Completions estimated by --model knn teach it too: what counts is the error of its "
-    "base.\n\n"
+    "estimator, with what the requests were like but without their text. Completions are added, each once; "
+    "the clock of a run goes on from the end of the one before it. Outputs that were cut or in flight enter "
+    "as with the regressor. Completions estimated by --model knn teach it too: what counts is the error of "
+    "its base.\n\n"
     "With --drift each tenant is watched: what came against what was estimated (the residual), by its "
     "level or its distribution, and inputs, which are the mix of categories, prompt_tokens, and the "
     "estimate without its correction. An alarm is a record of kind alarm after the completion that raised "
@@ -156,7 +159,7 @@ def command(
     """Learn from completions how wrong the estimates are, or fit what --fit names.
 
     Adds cal_output_tokens and cal_bias_ratio to every completion: the estimate as it would have been with
-    what was known at its arrival. With --state the result is kept for estimate; a run learned once is not
+    what was known at its arrival. With --state the result is kept for estimate; what was learned once is not
     learned again. With --drift it tells when a tenant's answers or requests are no longer what they were.
     """
     from driftkit.calibration.learned import Learned
@@ -243,12 +246,8 @@ def command(
         if folder is not None and any("" in learning.new_runs for learning in stream.learning.values()):
             outcome.warn("completions without run_id were learned: they will be again if they come again")
         for run in sorted(stream.repeated):
-            unseen = ", and drift is not looked for" if watched else ""
-            outcome.warn(
-                f"run {run} was learned before: the state does not change, and its calibrated estimates "
-                f"come from one who knew the answers{unseen}"
-            )
-        if fail_on_drift and stream.repeated:
+            outcome.warn(_said_again(stream, run, watched))
+        if fail_on_drift and any(not stream.learned(run) for run in stream.repeated):
             outcome.failed += 1  # a gate that has not looked does not pass
     return DRIFT_FOUND if drifted and fail_on_drift else outcome.status
 
@@ -275,6 +274,18 @@ def _said(alarm: Record) -> str:
         f"drift: tenant {alarm.get('tenant', 'without a name')}: {alarm['detector']} of {alarm['drift_of']} "
         f"{found} at {alarm['at_s']:.6g} s, since {alarm['since_s']:.6g} s: {advice[alarm['action']]}"
     )
+
+
+def _said_again(stream: Stream, run: str, watched: bool) -> str:
+    """What was not learned of a run, since it had been before."""
+    count, past = stream.repeated[run], stream.past[run]
+    if stream.learned(run):
+        which = f"{count} completions of run {run} were learned before: they are not again, and their"
+    else:
+        which = f"run {run} was learned before: the state does not change, and its"
+    unseen = ", and drift is not looked for" if watched else ""
+    guessed = f"; of {past} of them only finished_s says so" if past else ""
+    return f"{which} calibrated estimates come from one who knew the answers{unseen}{guessed}"
 
 
 def _option(parameter: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING
 
 import click
@@ -20,7 +21,7 @@ def fit_history(
     outcome: Outcome, state: str | None, files: tuple[str, ...], on_error: str, rejects: str | None
 ) -> int:
     from driftkit.calibration.state import StateFolder
-    from driftkit.errors import DriftkitError
+    from driftkit.errors import DriftkitError, printable
     from driftkit.estimation.history import History, check_completion
     from driftkit.estimation.memory import files as memory_files
 
@@ -47,8 +48,11 @@ def fit_history(
         if not known:
             raise DriftkitError("no completions that ended well: nothing to fit")
         for served_model, history in known.items():
+            _warn_of_damage(outcome, partial(History.stored, folder.path, served_model))
             before = History.identity(folder.path, served_model)
             history.save(folder.path, served_model)
+            counted = f"fitted to {history.completions} completions of {served_model}"
+            click.echo(printable(f"{counted}, {history.said()}"), err=True)
             if History.identity(folder.path, served_model) == before:
                 continue
             for path in folder.begin_anew(History.name, served_model):
@@ -75,6 +79,16 @@ def _checked(
         return [one for one in found if one is not None]
 
 
+def _warn_of_damage(outcome: Outcome, read: Callable[[], object]) -> None:
+    """Of what a fit replaces although it cannot be read."""
+    from driftkit.errors import StateError
+
+    try:
+        read()
+    except StateError as error:
+        outcome.warn(f"{error.message}: it is replaced")
+
+
 def _warn_of_memories(outcome: Outcome, paths: list[Path]) -> None:
     """Of errors that an estimator made before it was fitted anew, which estimate does not go by."""
     for path in paths:
@@ -93,8 +107,8 @@ def fit_regressor(
 
     from driftkit.calibration.state import StateFolder
     from driftkit.estimation import embeddings, store
+    from driftkit.estimation.fitting import check_observed, fit
     from driftkit.estimation.memory import files as memory_files
-    from driftkit.estimation.regressor import check_observed, fit
 
     if state is None:
         raise click.UsageError("--fit regressor needs --state", click.get_current_context())
@@ -111,6 +125,7 @@ def fit_regressor(
         found = _checked(outcome, files, on_error, rejects, check_observed)
         with threadpool_limits(limits=1):  # where others are at work, BLAS's threads wait for each other
             fitted = fit(found, embed=embeddings.load() if embed else None, progress=progress)
+        _warn_of_damage(outcome, partial(store.check, folder.path))
         store.write(folder.path, fitted)
         scores, training = fitted.scores, fitted.training
         click.echo(

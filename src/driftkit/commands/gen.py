@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import chain
 from typing import TYPE_CHECKING
 
@@ -18,6 +18,7 @@ from driftkit.workload import presets
 if TYPE_CHECKING:
     from driftkit.records.io import Reader
     from driftkit.records.schema import Record
+    from driftkit.workload.drift import Drift
     from driftkit.workload.traces import Options
 
 
@@ -240,7 +241,22 @@ def _made(
             workload = workload.drifting(text)
         except LineError as error:
             raise UsageError(f"--drift: {error.message}", hint=error.hint) from None
-    return generate.requests(workload, seed, requests)
+    return _told_of_late_drifts(outcome, generate.requests(workload, seed, requests), workload.drifts)
+
+
+def _told_of_late_drifts(
+    outcome: Outcome, records: Iterator[Record], drifts: Sequence[Drift]
+) -> Iterator[Record]:
+    """The records; then warns of drifts that began after all of them."""
+    last_s = 0.0
+    for record in records:
+        last_s = record["arrival_s"]
+        yield record
+    for drift in drifts:
+        if drift.at_s > last_s:
+            outcome.warn(
+                f"drift at {drift.at_s:g} s changes nothing: the last request arrives at {last_s:g} s"
+            )
 
 
 def _trace(

@@ -51,7 +51,7 @@ class Keeper:
         with self.lock:
             self.stream.learn(record)
         for run in self.stream.repeated:
-            self._warn(f"run {run} was learned before: the state does not change")
+            self._warn(f"run {run}: completions that were learned before are not learned again")
 
     def _keep_on(self) -> None:
         while not self._over.wait(PERIOD_S):
@@ -71,5 +71,5 @@ class Keeper:
             changed = [key for key, count in learned.items() if count != self._kept.get(key, 0)]
             contents = {key: self.stream.learning[key].content() for key in changed}
         for key, content in contents.items():
-            self._folder.write(key, *content)
+            self._folder.write(key, content)
             self._kept[key] = learned[key]

@@ -109,7 +109,7 @@ def command(
     from driftkit.reporting import gates as gate
     from driftkit.reporting import tables as table
     from driftkit.reporting.completions import Collector, as_text
-    from driftkit.reporting.report import LONG, NAMES, groups_of, report
+    from driftkit.reporting.report import LONG, NAMES, NEEDS, groups_of, report
     from driftkit.reporting.telemetry import Samples
 
     conditions = []
@@ -188,6 +188,9 @@ def command(
                 color = "never"
             text = table.rendered(shown, sys.stdout, cast("Color", color))
         stdout().write(text.encode())
+    for name in dict.fromkeys(wanted):
+        if made[name] not in shown:
+            outcome.warn(f"the table {name} is empty: it needs {NEEDS.get(name, 'what was served')}")
     for line in lines:
         outcome.warn(line)
     return GATE_CROSSED if lines else outcome.status

@@ -13,6 +13,7 @@ import click
 from driftkit.commands import MANIFEST
 from driftkit.commands.configuration import configure
 from driftkit.errors import printable
+from driftkit.interrupts import raise_them
 
 if TYPE_CHECKING:  # imported when a command runs, not when its help is shown
     from driftkit.commands.manifest import Manifest
@@ -157,6 +158,7 @@ def reading(
     """
     from driftkit.records.io import Reader, lines_later, open_beside, open_sources
 
+    raise_them()
     if not files and sys.stdin is not None and sys.stdin.isatty():
         raise click.UsageError("no input: give a FILE, or pipe records in", click.get_current_context())
     if rejects and on_error != "skip":
@@ -188,6 +190,7 @@ def reading(
 
 def stdout() -> IO[bytes]:
     """Standard output as bytes; a closed one ends the command as a closed pipe does."""
+    raise_them()
     if sys.stdout is None:
         raise BrokenPipeError(32, "standard output is closed")
     manifest = manifest_of(click.get_current_context())

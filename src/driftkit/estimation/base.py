@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 from driftkit.errors import FieldError, UsageError
 from driftkit.records.schema import MOST, Record, length_class
+
+WIDEST = math.log(20.0)  # an error beyond 1/20 or 20 says that something else is wrong
 
 
 class Estimate(NamedTuple):

@@ -19,10 +19,10 @@ from driftkit.errors import StateError
 from driftkit.estimation import observed
 from driftkit.estimation.base import Estimate
 from driftkit.estimation.survival import Curve, Lengths
-from driftkit.records.document import ANEW, digest, quoted, read, write
+from driftkit.records.document import ANEW, check_hash, digest, hashed, quoted, read, write
 from driftkit.records.schema import Record, checker
 
-VERSION = 1
+VERSION = 2  # 1 had no hash
 _KIND = "driftkit-history"
 LEVELS = (0.1, 0.5, 0.9)
 
@@ -46,6 +46,12 @@ class History:
     @property
     def completions(self) -> int:
         return self._lengths[()].count if () in self._lengths else 0
+
+    def said(self) -> str:
+        """What there is of all that was counted, for people."""
+        low, median, high = (self._curve(()).quantile(level) for level in LEVELS)
+        cut = self._lengths[()].cut
+        return f"{cut} of them cut; P10 {low}, median {median}, P90 {high} tokens"
 
     def learn(self, record: Record) -> bool:
         """Count a completion, if it says how long it is, or was at least."""
@@ -86,15 +92,26 @@ class History:
 
     @classmethod
     def from_state(cls, folder: Path, served_model: str, warn: Callable[[str], None]) -> History:
-        path = _path(folder, served_model)
-        document = read(path, _KIND, VERSION)
-        if document is None:
+        history = cls.stored(folder, served_model, warn)
+        if history is None:
             hint = f"`driftkit calibrate --fit history --state {folder}` learns it from completions"
             parts = [other.name.split(".") for other in sorted(folder.glob("history.*.json"))]
             others = [unquote(part[1]) for part in parts if len(part) == 3]  # four: corrections of one
             if others:
                 hint = f"there is one of another: --served-model {others[0]}"
-            raise StateError(f"{path}: no history of {served_model}", hint=hint)
+            raise StateError(f"{_path(folder, served_model)}: no history of {served_model}", hint=hint)
+        return history
+
+    @classmethod
+    def stored(
+        cls, folder: Path, served_model: str, warn: Callable[[str], None] = lambda text: None
+    ) -> History | None:
+        """The folder's; None when there is none, StateError when it cannot be used."""
+        path = _path(folder, served_model)
+        document = read(path, _KIND, VERSION)
+        if document is None:
+            return None
+        check_hash(path, document)
         history = cls(warn)
         try:
             for row in document["lengths"]:
@@ -123,7 +140,7 @@ class History:
             "about": "tokens: [length from, outputs that ended there, outputs that were cut there]",
             "lengths": lengths,
         }
-        write(_path(folder, served_model), _KIND, VERSION, content)
+        write(_path(folder, served_model), _KIND, VERSION, hashed(content))
 
     def _nearest(self, record: Record) -> Group:
         """The smallest group of the record that anything is known of."""

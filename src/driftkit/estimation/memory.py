@@ -21,7 +21,6 @@ memory give the same bytes, alone or among many.
 from __future__ import annotations
 
 import base64
-import hashlib
 import io
 import math
 import zlib
@@ -32,15 +31,16 @@ from typing import Any, NamedTuple
 from urllib.parse import unquote
 
 import numpy as np
-import orjson
 from numpy.typing import NDArray
 from threadpoolctl import ThreadpoolController
 
 from driftkit.errors import StateError
+from driftkit.estimation.base import WIDEST
 from driftkit.estimation.censoring import Floats, above, moments
 from driftkit.estimation.features import FEATURE_SCHEMA, LABELS, NUMBERS, look
 from driftkit.records import document
 from driftkit.records.document import quoted
+from driftkit.records.known_runs import KnownRuns
 from driftkit.records.schema import Record
 
 VERSION = 1
@@ -57,7 +57,6 @@ LABEL = 1.0  # how far apart another category, tenant or tier is
 LABEL_VALUES = 50  # of each label
 _LABEL = LABEL / (2 * WIDTH)  # in its column, so that those of two that differ are LABEL apart
 ESTIMATE = 1.5  # how far apart two estimates are of which one is e times the other
-WIDEST = math.log(20.0)  # an error beyond 1/20 or 20 says that something else is wrong
 CHUNK = 64
 ROUNDS = 8  # of imputing what was cut, at most
 SETTLED = 0.01  # a change of the log-ratio by which the last of them changed nothing
@@ -90,16 +89,16 @@ class Seen(NamedTuple):
 class Memory:
     """Pairs of one estimator; `base_is` tells one fit of it from another, where it is fitted.
 
-    The clocks of runs are laid end to end: a run begins, with the first that was offered, where the one
-    learned before it has ended, and so does what is asked afterwards. `max_age_s` is the age on that clock
-    beyond which a pair is forgotten.
+    The clocks of runs are laid end to end: a run, or the rest of one, begins, with the first that was
+    offered, where what was learned before it has ended, and so does what is asked afterwards. `max_age_s` is
+    the age on that clock beyond which a pair is forgotten.
     """
 
     def __init__(self, of: Of, base_is: str | None, max_age_s: float | None = None) -> None:
         self.of = of
         self.base_is = base_is
         self.max_age_s = max_age_s
-        self.runs: dict[str, int] = {}
+        self.runs = KnownRuns()
         self.clock_s = 0.0
         self.pairs: Floats = np.empty((0, len(COLUMNS)))
         self._new: deque[tuple[float, Seen]] = deque(maxlen=PAIRS)  # and when it ended on the clock
@@ -108,8 +107,8 @@ class Memory:
 
     def learn(self, run: str, seen: Sequence[Seen]) -> None:
         """Take in the completions of a run, in the order in which they ended; `settle` after the last."""
-        if run:
-            self.runs[run] = self.runs.get(run, 0) + len(seen)
+        for one in seen if run else ():
+            self.runs.add(run, one.record["id"], one.record["finished_s"])
         if seen:
             started = self.clock_s - min(_began(one.record) for one in seen)
             self._new.extend((started + one.record["finished_s"], one) for one in seen)
@@ -289,16 +288,15 @@ def write(folder: Path, memory: Memory) -> Path:
         "base_is": memory.base_is,
         "max_age_s": memory.max_age_s,
         "clock_s": memory.clock_s,
-        "runs": memory.runs,
+        **memory.runs.to_json(),
         "completions": len(memory.pairs),
         "censored": int(memory.pairs[:, CUT].sum()),
         "about": "pairs: a .npy of 64-bit numbers, compressed by zlib, in base64; no text is kept",
         "columns": list(COLUMNS),
         "pairs": base64.b64encode(zlib.compress(whole.getvalue(), 6)).decode(),
     }
-    content["sha256"] = _hash(content)
     path = path_of(folder, memory.of)
-    document.write(path, _KIND, VERSION, content)
+    document.write(path, _KIND, VERSION, document.hashed(content))
     return path
 
 
@@ -329,8 +327,7 @@ def _read(path: Path) -> Memory | None:
     found = document.read(path, _KIND, VERSION)
     if found is None:
         return None
-    if found.get("sha256") != _hash(found):
-        raise StateError(f"{path}: damaged, or edited by hand: its hash is another", hint=document.ANEW)
+    document.check_hash(path, found)
     try:
         memory = Memory(Of(*found["of"]), found["base_is"], found["max_age_s"])
         if path_of(path.parent, memory.of) != path:
@@ -341,7 +338,7 @@ def _read(path: Path) -> Memory | None:
         if found["feature_schema"] != FEATURE_SCHEMA:
             problem = f"feature schema {found['feature_schema']}, this driftkit computes {FEATURE_SCHEMA}"
             raise StateError(f"{path}: {problem}", hint="move it away, then calibrate --fit knn anew")
-        memory.runs, memory.clock_s = dict(found["runs"]), float(found["clock_s"])
+        memory.runs, memory.clock_s = KnownRuns.from_json(found), float(found["clock_s"])
         memory.pairs = _unpacked(found["pairs"])
     except (KeyError, TypeError, ValueError, AttributeError, EOFError, zlib.error):
         raise StateError(f"{path}: damaged memory", hint=document.ANEW) from None
@@ -367,10 +364,3 @@ def _unpacked(packed: str) -> Floats:
 
 def path_of(folder: Path, of: Of) -> Path:
     return folder / f"memory.{'.'.join(map(quoted, of))}.json"
-
-
-def _hash(content: dict[str, Any]) -> str:
-    """Of what a memory holds; who wrote it, and the hash itself, are left out."""
-    outer = ("kind", "version", "written_by", "sha256")
-    rest = {name: value for name, value in content.items() if name not in outer}
-    return hashlib.sha256(orjson.dumps(rest, option=orjson.OPT_SORT_KEYS)).hexdigest()

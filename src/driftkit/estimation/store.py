@@ -1,41 +1,44 @@
-"""A regressor in the state folder: a JSON that people can read, and beside it the pipeline without pickle.
+"""A regressor in the state folder: a JSON that people can read, and beside it its matrices.
 
-    regressor.json            feature schema, versions, what it was trained on, scores, margins; and the hash
-    regressor-<hash>.skops    of this: scikit-learn's pipeline, as skops keeps it
+    regressor.json          feature schema, versions, what it was trained on, scores, labels, margins; and
+                            the hash and the shapes
+    regressor-<hash>.f64    of these: the numbers of matrices.py, 8 bytes each, little-endian, one array after
+                            the other, and nothing else
 
-skops (https://skops.readthedocs.io) writes numbers as .npy and types by name, and makes only objects of types
-that it trusts: scikit-learn's, numpy's and scipy's own. TRUSTED, what is trusted beyond, is empty: our
-features are computed outside the pipeline, so that no class or function of ours is in it. A file that names
-any other type is refused before anything of it is made, so a file from a stranger runs no code.
+So there is no pickle, nor anything else that could run: what does not have the numbers that the shapes ask
+for, or has one that is none, is refused. And there is no scikit-learn, whose next release reads objects of
+this one wrongly or not at all; that which fitted is named for the record. Of the words of prompts only keys
+are kept.
 
 The hashes find damage and edits by hand; they are no signature.
 
-The pipeline is written first, under a name of its own, and the JSON replaced last: a reader finds the old two
-or the new two. One writer at a time: call `write` under the folder's lock.
+The numbers are written first, under a name of their own, and the JSON replaced last: a reader finds the old
+two or the new two. One writer at a time: call `write` under the folder's lock.
 """
 
 from __future__ import annotations
 
 import hashlib
+import math
 import os
-import zipfile
+from collections.abc import Mapping
 from contextlib import suppress
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import orjson
-import sklearn
-from sklearn.pipeline import Pipeline
-from skops.io import dumps, get_untrusted_types, loads
-from skops.io.exceptions import UntrustedTypesFoundException
 
 from driftkit import __version__
 from driftkit.errors import StateError
 from driftkit.estimation.features import FEATURE_SCHEMA
+from driftkit.estimation.matrices import Labels, Matrices
 from driftkit.estimation.regressor import Embed, Fit, Regressor, Scores, Training
+from driftkit.records.document import check_hash, hashed
 
-VERSION = 1
-TRUSTED: list[str] = []
+VERSION = 2
+_ARRAYS = Matrices._fields[1:]
 _KIND = "driftkit-regressor"
 _JSON = "regressor.json"
 _ANEW = "fit anew: driftkit calibrate --fit regressor"
@@ -45,31 +48,34 @@ _DAMAGED = f"restore it from a backup, or {_ANEW}"
 def write(folder: Path, fit: Fit) -> None:
     """Replace the folder's regressor, whole or not at all."""
     regressor = fit.regressor
-    model = dumps(regressor.pipeline, compression=zipfile.ZIP_DEFLATED, compresslevel=1)
+    arrays = {name: getattr(regressor.matrices, name) for name in _ARRAYS}
+    model = b"".join(array.astype(_dtype(name)).tobytes() for name, array in arrays.items())
     model_hash = hashlib.sha256(model).hexdigest()
-    document = {
+    content = {
         "kind": _KIND,
         "version": VERSION,
         "written_by": f"driftkit {__version__}",
         "feature_schema": FEATURE_SCHEMA,
-        "scikit_learn": sklearn.__version__,
+        "scikit_learn": version("scikit-learn"),
         "embedding": regressor.embedding,
         "training": fit.training._asdict(),
         "scores": fit.scores._asdict(),
         "scales": regressor.scales,
         "margins": [[list(group), list(levels)] for group, levels in regressor.margins.items()],
         "limits": regressor.limits,
-        "model_file": f"regressor-{model_hash[:16]}.skops",
+        "labels": [values._asdict() for values in regressor.matrices.labels],
+        "shapes": {name: array.shape for name, array in arrays.items()},
+        "model_file": f"regressor-{model_hash[:16]}.f64",
         "model_sha256": model_hash,
     }
-    document["sha256"] = _hash(document)
+    document = hashed(content, but=())
     try:
         folder.mkdir(parents=True, exist_ok=True)
         _replace(folder / str(document["model_file"]), model)
         _replace(
             folder / _JSON, orjson.dumps(document, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
         )
-        for old in folder.glob("regressor-*.skops"):
+        for old in folder.glob("regressor-*.f64"):
             if old.name != document["model_file"]:
                 old.unlink(missing_ok=True)
     except OSError as error:
@@ -84,9 +90,7 @@ def read(folder: Path, embed: Embed | None = None) -> Fit | None:
     found = _document(folder)
     if found is None:
         return None
-    document, path, model = found
-    if hashlib.sha256(model).hexdigest() != document["model_sha256"]:
-        raise StateError(f"{path}: damaged, or edited by hand: its hash is another", hint=_DAMAGED)
+    document, model = found
     if document["embedding"] != (embed.name if embed is not None else None):
         needs = document["embedding"] or "no embeddings"
         hint = "pip install driftkit[embed]" if document["embedding"] else None
@@ -94,7 +98,7 @@ def read(folder: Path, embed: Embed | None = None) -> Fit | None:
     try:
         return Fit(
             Regressor(
-                _pipeline(path, model),
+                _matrices(document, model),
                 {
                     name: (float(mean), float(deviation))
                     for name, (mean, deviation) in document["scales"].items()
@@ -106,8 +110,13 @@ def read(folder: Path, embed: Embed | None = None) -> Fit | None:
             Scores(**document["scores"]),
             Training(**document["training"]),
         )
-    except (KeyError, ValueError, TypeError, AttributeError):
+    except (KeyError, ValueError, TypeError, AttributeError, IndexError):
         raise StateError(f"{folder / _JSON}: damaged state", hint=_DAMAGED) from None
+
+
+def check(folder: Path) -> None:
+    """StateError for a regressor that `read` would not take for what it is, short of making it."""
+    _document(folder)
 
 
 def embeds(folder: Path) -> bool:
@@ -122,20 +131,24 @@ def identity(folder: Path) -> str | None:
     return str(document["sha256"]) if document is not None else None
 
 
-def _document(folder: Path) -> tuple[dict[str, Any], Path, bytes] | None:
-    """The JSON, checked as far as its hash, and the file that it names; None when there is none."""
+def _document(folder: Path) -> tuple[dict[str, Any], bytes] | None:
+    """The JSON and the file that it names, checked as far as their hashes; None when there is none."""
     for last in (False, True):
         document = _json(folder / _JSON)
         if document is None:
             return None
         path = folder / str(document["model_file"])
         try:
-            return document, path, path.read_bytes()
+            model = path.read_bytes()
         except OSError as error:
-            if last or not isinstance(error, FileNotFoundError):  # else it was replaced between the two reads
+            if last or not isinstance(error, FileNotFoundError):
                 raise StateError(
                     f"{path}: {(error.strerror or str(error)).lower()}", hint=_DAMAGED
                 ) from error
+            continue  # it was replaced between the two reads
+        if hashlib.sha256(model).hexdigest() != document["model_sha256"]:
+            raise StateError(f"{path}: damaged, or edited by hand: its hash is another", hint=_DAMAGED)
+        return document, model
     return None
 
 
@@ -155,36 +168,35 @@ def _json(path: Path) -> dict[str, Any] | None:
         raise StateError(
             f"{path}: version {document.get('version')}, this driftkit reads {VERSION}", hint=hint
         )
-    if document.get("sha256") != _hash(document):
-        raise StateError(f"{path}: damaged, or edited by hand: its hash is another", hint=_DAMAGED)
+    check_hash(path, document, but=(), hint=_DAMAGED)
     if document["feature_schema"] != FEATURE_SCHEMA:
         problem = f"feature schema {document['feature_schema']}, this driftkit computes {FEATURE_SCHEMA}"
         raise StateError(f"{path}: {problem}", hint=_ANEW)
-    trained, here = document["scikit_learn"], sklearn.__version__
-    if trained.split(".")[:2] != here.split(".")[:2]:
-        problem = f"made with scikit-learn {trained}, and {here} may read it wrongly"
-        raise StateError(f"{path}: {problem}", hint=f"install scikit-learn {trained}, or {_ANEW}")
     return document
 
 
-def _pipeline(path: Path, model: bytes) -> Pipeline:
-    try:
-        foreign = sorted(set(get_untrusted_types(data=model)) - set(TRUSTED))
-        if not foreign:
-            pipeline = loads(model, trusted=TRUSTED)
-    except (zipfile.BadZipFile, UntrustedTypesFoundException, KeyError, ValueError, TypeError) as error:
-        raise StateError(f"{path}: not a stored pipeline: {error}", hint=_DAMAGED) from None
-    if foreign:
-        raise StateError(f"{path}: holds {foreign[0]}, which no regressor of ours does", hint=_ANEW)
-    if type(pipeline) is not Pipeline:
-        raise StateError(f"{path}: not a stored pipeline", hint=_DAMAGED)
-    return pipeline
+def _matrices(document: dict[str, Any], model: bytes) -> Matrices:
+    """ValueError or the like when the file does not hold what the document says, or that does not fit."""
+    shapes: Mapping[str, list[int]] = document["shapes"]
+    arrays, end = {}, 0
+    for name in _ARRAYS:
+        count = math.prod(shapes[name])
+        found = np.frombuffer(model, _dtype(name), count, end)
+        arrays[name] = found.reshape(shapes[name])
+        end += found.nbytes
+    labels = [Labels(**values) for values in document["labels"]]
+    matrices = Matrices(labels=labels, **arrays)
+    if (
+        end != len(model)
+        or len(matrices.intercept) != 1 + len(document["scales"])
+        or not matrices.consistent()
+    ):
+        raise ValueError("matrices that do not fit each other")
+    return matrices
 
 
-def _hash(document: dict[str, Any]) -> str:
-    """Of everything but the hash itself."""
-    rest = {name: value for name, value in document.items() if name != "sha256"}
-    return hashlib.sha256(orjson.dumps(rest, option=orjson.OPT_SORT_KEYS)).hexdigest()
+def _dtype(name: str) -> str:
+    return "<u8" if name == "term_keys" else "<f8"
 
 
 def _replace(path: Path, content: bytes) -> None:

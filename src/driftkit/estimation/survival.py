@@ -76,7 +76,11 @@ class Lengths:
 
     @property
     def count(self) -> int:
-        return sum(self._ended.values()) + sum(self._cut.values())
+        return sum(self._ended.values()) + self.cut
+
+    @property
+    def cut(self) -> int:
+        return sum(self._cut.values())
 
     def add(self, tokens: int, cut: bool) -> None:
         """An output of `tokens`; `cut`, when it was going to be longer."""

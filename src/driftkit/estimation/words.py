@@ -90,26 +90,24 @@ def key_of(*words: str) -> int:
 def finder(known: Keys) -> Callable[[Keys], Ints]:
     """Gives the place of keys among `known`, and -1 for those that are not there.
 
-    A table of which the top bits of a key, spread, are the place: half the time of a binary search.
+    They are sorted by what they are when spread, whose top bits say where to begin: a binary search takes
+    several times as long.
     """
-    hashed = known * np.uint64(SPREAD)
-    order = np.argsort(hashed)
-    shift = np.uint64(64 - max(8, len(known).bit_length() + 2))
-    slots = (hashed[order] >> shift).astype(np.int64)
-    first = np.searchsorted(slots, np.arange((1 << (64 - int(shift))) + 1))
-    most = int(np.diff(first).max())
-    hashed = np.append(hashed[order], np.zeros(most, np.uint64))
-    order = np.append(order, np.full(most, -1))
+    spread = known * np.uint64(SPREAD)
+    place = np.append(np.argsort(spread), -1)
+    spread = np.append(spread[place[:-1]], np.uint64(2**64 - 1))  # none is after the last
+    bits = len(known).bit_length() + 2
+    shift = np.uint64(64 - bits)
+    first = np.searchsorted(spread[:-1] >> shift, np.arange(1 << bits, dtype=np.uint64))
 
     def find(asked: Keys) -> Ints:
         wanted = asked * np.uint64(SPREAD)
         at = first[(wanted >> shift).astype(np.int64)]
-        place = np.full(len(asked), -1)
-        for _ in range(most):
-            hit = hashed[at] == wanted
-            place[hit] = order[at[hit]]
-            at += 1
-        return place
+        short = np.flatnonzero(spread[at] < wanted)
+        while len(short):
+            at[short] += 1
+            short = short[spread[at[short]] < wanted[short]]
+        return np.where(spread[at] == wanted, place[at], -1)
 
     return find
 

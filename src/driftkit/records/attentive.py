@@ -1,4 +1,4 @@
-"""A source that tells when nothing more has come, so that what was gathered is done before it is waited for."""
+"""A source that tells when nothing more has come, so that what was gathered need not wait."""
 
 from __future__ import annotations
 

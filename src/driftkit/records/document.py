@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Collection
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,8 @@ from driftkit import __version__
 from driftkit.errors import StateError
 
 ANEW = "restore it from a backup, or move it away to start anew"
+OLDER = "move it away to start anew"
+_ABOUT = ("kind", "version", "written_by")  # what says nothing of the content
 
 
 def read(path: Path, kind: str, version: int) -> dict[str, Any] | None:
@@ -37,9 +40,26 @@ def read(path: Path, kind: str, version: int) -> dict[str, Any] | None:
     found = document.get("version")
     if found != version:
         newer = type(found) is int and found > version
-        hint = "it was written by a newer driftkit: upgrade this one" if newer else ANEW
+        hint = "it was written by another driftkit: " + ("upgrade this one" if newer else OLDER)
         raise StateError(f"{path}: state version {found}, this driftkit reads {version}", hint=hint)
     return document
+
+
+def hashed(content: dict[str, Any], but: Collection[str] = _ABOUT) -> dict[str, Any]:
+    """The content and `sha256`, a hash of all but those fields: it finds damage and edits by hand, and is no
+    signature."""
+    return {**content, "sha256": _hash(content, but)}
+
+
+def check_hash(path: Path, document: dict[str, Any], but: Collection[str] = _ABOUT, hint: str = ANEW) -> None:
+    """StateError for a document that is no longer what `hashed` has seen."""
+    if document.get("sha256") != _hash(document, but):
+        raise StateError(f"{path}: damaged, or edited by hand: its hash is another", hint=hint)
+
+
+def _hash(content: dict[str, Any], but: Collection[str]) -> str:
+    rest = {name: value for name, value in content.items() if name != "sha256" and name not in but}
+    return hashlib.sha256(orjson.dumps(rest, option=orjson.OPT_SORT_KEYS)).hexdigest()
 
 
 def quoted(part: str) -> str:

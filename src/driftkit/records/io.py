@@ -16,7 +16,7 @@ from typing import IO, Literal, TypeVar, cast
 
 import orjson
 
-from driftkit.errors import DriftkitError, LineError, UsageError
+from driftkit.errors import DamageError, DriftkitError, LineError, UsageError
 from driftkit.records.schema import PRIVATE, Record, kind_of, nature, shown
 
 T = TypeVar("T")
@@ -84,18 +84,24 @@ class Reader:
         self.element = ""
 
     def lines(self, parse: Callable[[bytes], T]) -> Iterator[T]:
-        """`parse` of each line that is not blank; a LineError of it is this line's."""
+        """`parse` of each line that is not blank; a LineError of it is this line's. Where a packed file is
+        damaged it has one bad line more, its last."""
         for name, stream in self.sources:
-            for number, line in enumerate(readable(name, stream), start=1):
-                try:
-                    result = parse(line)
-                except LineError as error:
-                    if not line.isspace():
-                        self.where = f"{name}:{self.element}{number}"
-                        self._bad(error, line)
-                    continue
-                self.where = f"{name}:{self.element}{number}"
-                yield result
+            number = 0
+            try:
+                for number, line in enumerate(readable(name, stream), start=1):
+                    try:
+                        result = parse(line)
+                    except LineError as error:
+                        if not line.isspace():
+                            self.where = f"{name}:{self.element}{number}"
+                            self._bad(error, line)
+                        continue
+                    self.where = f"{name}:{self.element}{number}"
+                    yield result
+            except DamageError as error:
+                self.where = f"{name}:{self.element}{number + 1}"
+                self._bad(LineError(error.problem, hint=error.hint), b"")
 
     def records(
         self, kind: str, function: Callable[[Record], T], other: Callable[[Record], T]
@@ -118,7 +124,7 @@ class Reader:
             raise DriftkitError(message, hint=error.hint) from None
         self.skipped += 1
         self.warn(message)
-        if self.rejects is not None:
+        if self.rejects is not None and line:
             self._keep(self.rejects, line if line.endswith(b"\n") else line + b"\n")
 
     def _keep(self, rejects: IO[bytes], line: bytes) -> None:
@@ -131,12 +137,12 @@ class Reader:
 
 
 def readable(name: str, stream: Iterable[bytes]) -> Iterator[bytes]:
-    """The lines; DriftkitError when the packed file that they come from is damaged."""
+    """The lines; DamageError when the packed file that they come from is damaged."""
     try:
         yield from stream
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
         hint = "the file is damaged or not whole; what came before was read"
-        raise DriftkitError(f"{name}: gzip: {str(error).lower()}", hint=hint) from None
+        raise DamageError(name, f"gzip: {str(error).lower()}", hint=hint) from None
 
 
 class Writer:

@@ -40,6 +40,20 @@ WHOLE: dict[str, Callable[[Columns], Table]] = {
     "trend": trend,
 }
 NAMES = (*BY_GROUP, "telemetry", *WHOLE, "paired")
+#: what a table is made of, where completions of a run without failures may lack it
+NEEDS = {
+    "goodput": "slo_ttft_s or slo_e2e_s",
+    "error": "est_output_tokens",
+    "error_by_decile": "est_output_tokens",
+    "error_over_time": "est_output_tokens",
+    "coverage": "est_output_tokens_p10 and est_output_tokens_p90",
+    "classes": "est_output_tokens",
+    "queue": "started_s",
+    "queue_course": "started_s",
+    "energy": "energy_j",
+    "paired": "runs of the same requests under two labels",
+    "telemetry": "samples of run --telemetry",
+}
 LONG = ("error_by_decile", "error_over_time", "queue_course")  # for a program, or when asked for
 
 

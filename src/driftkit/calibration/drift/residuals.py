@@ -20,8 +20,8 @@ from __future__ import annotations
 from bisect import insort
 from typing import Any
 
-from driftkit.calibration.censored import WIDEST
 from driftkit.calibration.drift.base import Rank
+from driftkit.estimation.base import WIDEST
 
 WIDTH = 0.05  # of a bin in log(actual / estimate): 5 % of a length
 BINS = round(2 * WIDEST / WIDTH)

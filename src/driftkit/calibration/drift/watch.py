@@ -30,6 +30,7 @@ INPUTS: dict[str, Callable[[Record], Any]] = {
     "prompt_tokens": lambda record: record.get("prompt_tokens"),
     "est_output_tokens": unbiased_tokens,
 }
+VERSION = 2  # of what `to_json` gives; 1 is whatever had no version
 RESIDUAL = "residual"
 RANK = "rank"
 _LATELY = SIZE  # completions of the tenant since an alarm on its inputs
@@ -147,7 +148,8 @@ class Watch:
         return tenant
 
     def to_json(self) -> dict[str, Any]:
-        return {name: self._tenant_json(tenant) for name, tenant in sorted(self._tenants.items())}
+        tenants = {name: self._tenant_json(tenant) for name, tenant in sorted(self._tenants.items())}
+        return {"version": VERSION, "tenants": tenants}
 
     def _tenant_json(self, tenant: _Tenant) -> dict[str, Any]:
         detectors = {
@@ -159,7 +161,7 @@ class Watch:
 
     def load_json(self, state: dict[str, Any]) -> None:
         """Restore what `to_json` gave; detectors that were not there begin anew."""
-        for name, of_tenant in state.items():
+        for name, of_tenant in state["tenants"].items():
             tenant = self._tenant(name)
             tenant.seen = int(of_tenant["seen"])
             tenant.residuals.load_json(of_tenant["residuals"])

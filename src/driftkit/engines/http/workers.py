@@ -27,6 +27,7 @@ from driftkit.errors import DriftkitError
 from driftkit.records.job import Job
 
 PATIENCE_S = 5.0  # for a worker to end
+CANCELLING_S = 1.0  # for a worker to say what had come of what is cancelled
 #: a terminal sends them to every process, and this one alone says what happens then
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
@@ -35,8 +36,8 @@ class Workers(RealTime):
     """`count` worker processes with an HTTP engine each, as one engine.
 
     `finished_s` is the instant at which the worker had the whole answer, unless word of it came when
-    something later had been dealt with: then it is just after that. A job that is cancelled, or whose worker
-    dies, has the `dispatched_s` at which it was handed over, and no first token.
+    something later had been dealt with: then it is just after that. A job whose worker dies, or does not
+    answer when it is cancelled, has the `dispatched_s` at which it was handed over, and no first token.
     """
 
     name = "http"
@@ -48,6 +49,7 @@ class Workers(RealTime):
         self.service = service
         self._dealt_with_s = -math.inf  # nothing ends at this instant or before, any more
         self._handed_over = 0
+        self._why = ""  # what is in flight is cancelled
         self._with: dict[Job, tuple[Process, int]] = {}
         self._processes: list[Process] = []
         try:
@@ -75,6 +77,21 @@ class Workers(RealTime):
             self._dealt_with_s = max(self._dealt_with_s, until)
         return ended
 
+    def cancel(self, why: str) -> None:
+        """End everything in flight as cancelled, as soon as its worker has said how much of it had come."""
+        for job in sorted(self.in_flight, key=lambda job: job.order):
+            if job in self._with:
+                self._abort(job)
+            else:
+                self.end(job, "cancelled", why)
+        self._why = why
+        self.loop.call_later(CANCELLING_S, self._cancel_unasked)
+
+    def _cancel_unasked(self) -> None:
+        for job, (process, number) in list(self._with.items()):
+            del self._with[job], process.jobs[number]
+            self.end(job, "cancelled", self._why)
+
     def close(self) -> None:
         for process in self._processes:
             process.close()
@@ -86,7 +103,7 @@ class Workers(RealTime):
         """A worker says what has become of a job."""
         _, status, error, instants, facts = ending
         del self._with[job]
-        self.end(job, status, error)
+        self.end(job, status, self._why if status == "cancelled" else error)
         for name, instant in zip(INSTANTS, instants, strict=True):
             setattr(job, name, None if instant is None else self.on_clock(instant))
         for name, fact in zip(FACTS, facts, strict=True):
@@ -111,9 +128,8 @@ class Workers(RealTime):
         process.send(self._handed_over, job, due)
 
     def _abort(self, job: Job) -> None:
-        if job in self._with:
-            process, number = self._with.pop(job)
-            process.abort(number)
+        process, number = self._with[job]
+        process.abort(number)
 
 
 class Process:
@@ -155,7 +171,6 @@ class Process:
         self._channel.tell([number, job.record, job.output_tokens, job.priority, due])
 
     def abort(self, number: int) -> None:
-        del self.jobs[number]
         self._channel.tell([number])
 
     def close(self) -> None:
