@@ -507,8 +507,37 @@ def test_ids_that_are_kept_are_the_latest_of_all_runs(monkeypatch: pytest.Monkey
     assert known.to_json() == {
         "runs": {"one": 2, "two": 2},
         "learned_until_s": {"one": 0.0},
-        "latest_ended_s": {"one": {"r1": 1.0}, "two": {"r0": 0.0, "r1": 1.0}},
+        "latest": [["one", "r1", 1.0], ["two", "r0", 0.0], ["two", "r1", 1.0]],
     }
+
+
+def test_in_which_order_ids_were_learned_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run that was interrupted by another is not taken for the oldest."""
+    monkeypatch.setattr(known_runs, "LATEST", 4)
+    known = KnownRuns()
+    for run, n in ("a", 0), ("b", 0), ("b", 1), ("a", 1):
+        known.add(run, f"r{n}", float(n))
+    again = KnownRuns.from_json(known.to_json())
+    for one in known, again:
+        one.add("c", "r0", 0.0)
+        one.add("c", "r1", 1.0)
+    assert again.to_json() == known.to_json()
+    assert known.to_json()["latest"] == [
+        ["b", "r1", 1.0],
+        ["a", "r1", 1.0],
+        ["c", "r0", 0.0],
+        ["c", "r1", 1.0],
+    ]
+
+
+def test_within_a_call_nothing_is_forgotten_for_good(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file that is followed may begin anew, however long it was."""
+    monkeypatch.setattr(known_runs, "LATEST", 2)
+    monkeypatch.setattr(known_runs, "IN_HAND", 2)
+    known = KnownRuns()
+    for n in range(9):
+        known.add("a", f"r{n}", float(n))
+    assert all(known.remembers("a", f"r{n}") or known.is_past("a", float(n)) for n in range(9))
 
 
 def test_a_run_without_ids_stays_known_when_more_of_it_is_learned() -> None:
@@ -523,10 +552,10 @@ def test_a_run_without_ids_stays_known_when_more_of_it_is_learned() -> None:
 @pytest.mark.parametrize(
     "state",
     [
-        {"runs": {"a": 1}, "latest_ended_s": {"b": {"r": 1.0}}},
-        {"runs": {"a": 1}, "latest_ended_s": {"a": {"r": 1.0, "s": 2.0}}},
-        {"runs": {"a": 1}, "latest_ended_s": {"a": {"r": "soon"}}},
-        {"runs": {"a": 1}, "latest_ended_s": {"a": ["r"]}},
+        {"runs": {"a": 1}, "latest": [["b", "r", 1.0]]},
+        {"runs": {"a": 1}, "latest": [["a", "r", 1.0], ["a", "s", 2.0]]},
+        {"runs": {"a": 1}, "latest": [["a", "r", "soon"]]},
+        {"runs": {"a": 1}, "latest": [["a", "r"]]},
         {"runs": {"a": 1}, "learned_until_s": {"a": None}},
         {"runs": {"a": 1}, "learned_until_s": 3},
     ],

@@ -323,9 +323,7 @@ def test_a_run_in_parts_is_learned_once(learned: Path, tmp_path: Path) -> None:
     assert warning == "driftkit calibrate: 90 completions of run run were learned before: not again"
     assert line.startswith("remembered: 120 errors of table/")
     kept, whole = (json.loads((folder / FILE).read_bytes()) for folder in (state, learned))
-    assert [kept[name] for name in ("runs", "latest_ended_s")] == [
-        whole[name] for name in ("runs", "latest_ended_s")
-    ]
+    assert [kept[name] for name in ("runs", "latest")] == [whole[name] for name in ("runs", "latest")]
 
 
 def twice(told: list[Record]) -> list[Record]:

@@ -311,6 +311,8 @@ def test_stored_and_read_again_it_predicts_the_same(tmp_path: Path) -> None:
 def test_a_new_one_replaces_the_old_and_leaves_nothing_behind(tmp_path: Path) -> None:
     store.write(tmp_path, fitted())
     store.write(tmp_path, fit(completions(40)))
+    (tmp_path / "regressor-0123456789abcdef.skops").touch()  # as version 1 kept it, with words of prompts
+    store.write(tmp_path, fit(completions(40)))
     assert len(list(tmp_path.iterdir())) == 2
     again = store.read(tmp_path)
     assert again is not None
@@ -332,6 +334,13 @@ def rewritten(folder: Path, **fields: Any) -> None:
         ({"kind": "driftkit-calibration"}, "not a driftkit regressor"),
         ({"embedding": "another 1.0"}, "fitted with another 1.0"),
         ({"scores": {}}, "damaged state"),
+        ({"scales": {}}, "damaged state"),
+        ({"margins": [[[], ["a", "b", "c"]]]}, "damaged state"),
+        ({"margins": []}, "damaged state"),
+        ({"limits": {}}, "damaged state"),
+        ({"limits": {"log_spread": 0, "log_shortest": 0, "log_longest": 800}}, "damaged state"),
+        ({"model_sha256": "/../../../../../../dev/zero"}, "no such file"),
+        ({"model_sha256": None}, "no such file"),
     ],
 )
 def test_what_does_not_fit_is_refused(tmp_path: Path, fields: dict[str, Any], said: str) -> None:
@@ -386,17 +395,24 @@ def test_a_file_from_a_stranger_runs_no_code_and_fills_no_memory(tmp_path: Path)
     n = shapes["number_mean"][0]
     wide = {**shapes, "number_mean": [n - 1], "number_scale": [n + 1]}
     huge = {**shapes, "components": [10**12, c]}
+    beyond = {**shapes, "components": [2**63, c]}
     backwards = {**shapes, "components": [-t, -c]}
     unnamed = {name: shape for name, shape in shapes.items() if name != "near"}
+    flat = bytearray(honest)
+    scales = 8 * (1 + n)  # after the weight of labels and the means
+    flat[scales : scales + 8] = bytes(8)
     none = honest[:-8] + np.array([np.nan]).tobytes()
-    cases = [(evil, shapes), (archive.getvalue(), shapes), (honest[:-8], shapes), (honest + evil, shapes)]
-    cases += [(honest, wide), (honest, huge), (honest, backwards), (honest, unnamed), (none, shapes)]
+    cases = [(content, shapes) for content in (evil, archive.getvalue(), honest[:-8], honest + evil, none)]
+    cases += [(bytes(flat), shapes)]
+    cases += [(honest, said) for said in (wide, huge, beyond, backwards, unnamed)]
     for content, said in cases:
         folder = tmp_path / "state"
         store.write(folder, fitted())
         (model,) = folder.glob("*.f64")
         model.write_bytes(content)
-        rewritten(folder, model_sha256=store.hashlib.sha256(content).hexdigest(), shapes=said)
+        model_hash = store.hashlib.sha256(content).hexdigest()
+        model.rename(folder / f"regressor-{model_hash[:16]}.f64")
+        rewritten(folder, model_sha256=model_hash, shapes=said)
         with pytest.raises(StateError, match="damaged state"):
             store.read(folder)
         assert not touched.exists()

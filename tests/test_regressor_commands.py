@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -12,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from cli import Record, bash, changed, jsonl, read_line, records, run, said, start, without
+from cli import DRIFTKIT, Record, bash, changed, jsonl, read_line, records, run, said, start, without
 from stories import completion, request
 
 
@@ -160,6 +161,21 @@ assert "sklearn" not in sys.modules
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")
     assert json.loads(done.stdout)["est_model"] == "regressor"
+
+
+def test_a_descriptor_that_does_not_wait_is_waited_for(taught: Path) -> None:
+    """As node, ssh and others leave theirs to who comes after them."""
+    source, sink = os.pipe()
+    os.set_blocking(source, False)
+    command = [DRIFTKIT, *estimate(taught)]
+    with subprocess.Popen(command, stdin=source, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        os.close(source)
+        time.sleep(1.0)  # it has nothing to read yet
+        with open(sink, "wb") as pipe:
+            pipe.write(jsonl([request(0), request(1)]))
+        out, told = process.communicate(timeout=30)
+    assert (process.returncode, told) == (0, b"")
+    assert [row["id"] for row in records(out)] == ["r0", "r1"]
 
 
 def damaged(name: str, change: Callable[[bytes], bytes]) -> Callable[[Path], None]:

@@ -194,7 +194,7 @@ class TestARunInParts:
         """As an older driftkit has written it."""
         early, late = parts(nights.first, slice(24), slice(24, None))
         ok(["calibrate", "--state", state], early)
-        old = without(json.loads(files(state)[FILE]), "latest_ended_s", "learned_until_s")
+        old = without(json.loads(files(state)[FILE]), "latest", "learned_until_s")
         (state / FILE).write_text(json.dumps(old))
         before = files(state)
         assert "was learned before" in said(run(["calibrate", "--state", state], late), 0)[0]

@@ -50,6 +50,7 @@ class Server:
     ) -> subprocess.CompletedProcess[bytes]:
         """As `subprocess.run(command, input=data, capture_output=True, timeout=timeout)`."""
         message = json.dumps([[str(arg) for arg in command], str(Path.cwd()), dict(os.environ)])
+        assert len(message) < LARGEST, "too much for one message: call the executable"
         (stdin, source), (out, stdout), (err, stderr) = os.pipe(), os.pipe(), os.pipe()
         socket.send_fds(self._socket, [message.encode()], [stdin, stdout, stderr])
         for descriptor in (stdin, stdout, stderr):

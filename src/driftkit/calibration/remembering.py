@@ -125,7 +125,7 @@ def _learned(
             fresh[run] = new
         if len(new) < len(seen):
             which = f"{len(seen) - len(new)} completions of run {run} were" if new else f"run {run} was"
-            warn(f"{which} learned before: not again")
+            warn(f"{which} learned before: not again" if known else f"{which} there twice: learned once")
     outdated = _outdated(made, of, fresh, warn)
     if outdated:
         which = ", ".join(list(outdated.values())[:NAMED])
@@ -161,9 +161,12 @@ def _not_learned(known: Memory | None, run: str, seen: list[Seen]) -> list[Seen]
     if not run:
         return seen
     runs = known.runs if known is not None else KnownRuns()
+    first: dict[str, Seen] = {}
+    for one in seen:
+        first.setdefault(one.record["id"], one)
     return [
         one
-        for name, one in {one.record["id"]: one for one in seen}.items()
+        for name, one in first.items()
         if not (runs.remembers(run, name) or runs.is_past(run, one.record["finished_s"]))
     ]
 

@@ -13,7 +13,7 @@ from driftkit.registry import names
 if TYPE_CHECKING:
     from driftkit.records.schema import Record
 
-BATCH = 1024  # records that are estimated at once, at most
+BATCH = 256  # records that are estimated at once, at most
 
 
 class Asked(NamedTuple):
@@ -110,12 +110,12 @@ def command(
     from driftkit.registry import load
 
     outcome = Outcome("estimate")
-    writer = Writer(stdout(), unbuffered=unbuffered or follow, redact=redact_prompt)
     counter = load_tokenizer(tokenizer)
     folder = StateFolder(state) if state is not None else None
     at = folder.path if folder is not None else None
     estimator = build(load("estimators", model), at, served_model, outcome.warn_once, base)
     at_once = hasattr(estimator, "estimate_many")
+    writer = Writer(stdout(), unbuffered=unbuffered or follow, redact=redact_prompt)
     learned = None
     if counter.name == "whitespace" and estimator.name in ("history", "regressor"):
         outcome.warn(

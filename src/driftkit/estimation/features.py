@@ -15,7 +15,7 @@ from __future__ import annotations
 import math
 import re
 import string
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -56,6 +56,7 @@ _CAPITALS = string.ascii_uppercase.encode()
 _DIGITS = string.digits.encode()
 _CODE = b"`{}<>=;\\"
 
+AT_ONCE = 256  # requests: their characters as numbers stay in the processor's cache
 EARLY = 12  # words: a verb there is the instruction's
 
 _DECLARED = ("log prompt tokens", "has max_tokens", "log max_tokens", "log turn", "has text")
@@ -104,18 +105,27 @@ def look(records: Sequence[Record], embed: Any = None) -> Seen:
     return Seen(parts, cut_up.tokens, labels, numbers, embed(parts) if embed is not None else None)
 
 
+def in_parts(records: Sequence[Record], embed: Any = None) -> Iterator[Seen]:
+    """The same of any number of records, AT_ONCE of them at a time."""
+    for start in range(0, len(records), AT_ONCE):
+        yield look(records[start : start + AT_ONCE], embed)
+
+
 def table(records: Sequence[Record], embed: Any = None) -> NDArray[np.object_]:
     """The same as one array, for scikit-learn: the text, the LABELS, the NUMBERS and the embedding."""
-    known = look(records, embed)
+    return np.concatenate([_rows(seen) for seen in in_parts(records, embed)])
+
+
+def _rows(seen: Seen) -> NDArray[np.object_]:
     width = 1 + len(LABELS) + len(NUMBERS)
-    embedded = 0 if known.vectors is None else known.vectors.shape[1]
-    rows = np.empty((len(records), width + embedded), dtype=object)
-    rows[:, TEXT] = known.texts
-    for place, values in enumerate(known.labels, start=1):
+    embedded = 0 if seen.vectors is None else seen.vectors.shape[1]
+    rows = np.empty((len(seen.texts), width + embedded), dtype=object)
+    rows[:, TEXT] = seen.texts
+    for place, values in enumerate(seen.labels, start=1):
         rows[:, place] = values
-    rows[:, 1 + len(LABELS) : width] = known.numbers
-    if known.vectors is not None:
-        rows[:, width:] = known.vectors
+    rows[:, 1 + len(LABELS) : width] = seen.numbers
+    if seen.vectors is not None:
+        rows[:, width:] = seen.vectors
     return rows
 
 

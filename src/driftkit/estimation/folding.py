@@ -45,5 +45,6 @@ def _labels(encoder: OneHotEncoder) -> list[Labels]:
     found = []
     for values, rare in zip(encoder.categories_, encoder.infrequent_categories_, strict=True):
         rarely = [] if rare is None else rare.tolist()
-        found.append(Labels([value for value in values.tolist() if value not in set(rarely)], rarely))
+        rare_values = set(rarely)
+        found.append(Labels([value for value in values.tolist() if value not in rare_values], rarely))
     return found

@@ -52,7 +52,7 @@ class Matrices(NamedTuple):
     intercept: Floats  # (m,)
 
     def consistent(self) -> bool:
-        """Whether their shapes go together, and all numbers are finite."""
+        """Whether their shapes go together, all numbers are finite, and scales are above 0."""
         n, t, c, e = len(NUMBERS), len(self.idf), self.components.shape[-1], len(self.embedding_mean)
         x = sum(len(own) + bool(rare) for own, rare in self.labels) + n + c + e
         b, m = self.near.shape
@@ -62,6 +62,7 @@ class Matrices(NamedTuple):
             len(self.labels) == len(LABELS)
             and [array.shape for array in arrays] == shapes
             and all(np.isfinite(array).all() for array in arrays)
+            and bool((self.number_scale > 0).all())
         )
 
 

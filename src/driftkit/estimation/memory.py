@@ -37,7 +37,7 @@ from threadpoolctl import ThreadpoolController
 from driftkit.errors import StateError
 from driftkit.estimation.base import WIDEST
 from driftkit.estimation.censoring import Floats, above, moments
-from driftkit.estimation.features import FEATURE_SCHEMA, LABELS, NUMBERS, look
+from driftkit.estimation.features import FEATURE_SCHEMA, LABELS, NUMBERS, in_parts
 from driftkit.records import document
 from driftkit.records.document import quoted
 from driftkit.records.known_runs import KnownRuns
@@ -273,9 +273,11 @@ def _frequent(labels: Floats) -> Floats:
 
 def _asked(records: Sequence[Record], estimates: Sequence[float]) -> Floats:
     """What is known of requests, as the last columns of a pair; a label by its CRC."""
-    seen = look(records)
-    labels = [[zlib.crc32(label.encode()) for label in column] for column in seen.labels]
-    return np.column_stack([*labels, np.log(estimates), seen.numbers])
+    numbers, labels = [], []
+    for seen in in_parts(records):
+        numbers.append(seen.numbers)
+        labels.append([[zlib.crc32(label.encode()) for label in column] for column in seen.labels])
+    return np.column_stack([np.hstack(labels).T, np.log(estimates), np.concatenate(numbers)])
 
 
 def write(folder: Path, memory: Memory) -> Path:

@@ -30,6 +30,7 @@ class Embed(Protocol):
 
 Margins = dict[tuple[str, ...], tuple[float, float, float]]
 
+LIMITS = ("log_spread", "log_shortest", "log_longest")  # the median spread, and what outputs were between
 WIDEST_SPREAD = 3.0  # a spread is at most so many times the median spread, and at least one by it
 
 

@@ -1,7 +1,7 @@
 """A regressor in the state folder: a JSON that people can read, and beside it its matrices.
 
     regressor.json          feature schema, versions, what it was trained on, scores, labels, margins; and
-                            the hash and the shapes
+                            the hash, which names it, and the shapes
     regressor-<hash>.f64    of these: the numbers of matrices.py, 8 bytes each, little-endian, one array after
                             the other, and nothing else
 
@@ -34,8 +34,9 @@ from driftkit import __version__
 from driftkit.errors import StateError
 from driftkit.estimation.features import FEATURE_SCHEMA
 from driftkit.estimation.matrices import Labels, Matrices
-from driftkit.estimation.regressor import Embed, Fit, Regressor, Scores, Training
-from driftkit.records.document import check_hash, hashed
+from driftkit.estimation.regressor import LIMITS, Embed, Fit, Regressor, Scores, Training
+from driftkit.records.document import check_hash, hashed, quoted
+from driftkit.records.schema import MOST
 
 VERSION = 2
 _ARRAYS = Matrices._fields[1:]
@@ -65,19 +66,18 @@ def write(folder: Path, fit: Fit) -> None:
         "limits": regressor.limits,
         "labels": [values._asdict() for values in regressor.matrices.labels],
         "shapes": {name: array.shape for name, array in arrays.items()},
-        "model_file": f"regressor-{model_hash[:16]}.f64",
         "model_sha256": model_hash,
     }
     document = hashed(content, but=())
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        _replace(folder / str(document["model_file"]), model)
+        path = _model_path(folder, model_hash)
+        _replace(path, model)
         _replace(
             folder / _JSON, orjson.dumps(document, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
         )
-        for old in folder.glob("regressor-*.f64"):
-            if old.name != document["model_file"]:
-                old.unlink(missing_ok=True)
+        for old in set(folder.glob("regressor-*")) - {path}:
+            old.unlink(missing_ok=True)
     except OSError as error:
         raise StateError(f"{folder / _JSON}: {(error.strerror or str(error)).lower()}") from error
 
@@ -96,21 +96,17 @@ def read(folder: Path, embed: Embed | None = None) -> Fit | None:
         hint = "pip install driftkit[embed]" if document["embedding"] else None
         raise StateError(f"{folder / _JSON}: fitted with {needs}", hint=hint)
     try:
-        return Fit(
-            Regressor(
-                _matrices(document, model),
-                {
-                    name: (float(mean), float(deviation))
-                    for name, (mean, deviation) in document["scales"].items()
-                },
-                {tuple(group): (low, middle, high) for group, (low, middle, high) in document["margins"]},
-                {name: float(limit) for name, limit in document["limits"].items()},
-                embed,
-            ),
-            Scores(**document["scores"]),
-            Training(**document["training"]),
-        )
-    except (KeyError, ValueError, TypeError, AttributeError, IndexError):
+        scales = {name: _numbers(values, 2) for name, values in document["scales"].items()}
+        margins = {tuple(group): _numbers(levels, 3) for group, levels in document["margins"]}
+        limits = dict(zip(LIMITS, _numbers([document["limits"][name] for name in LIMITS], 3), strict=True))
+        if "" not in scales or () not in margins or limits["log_longest"] > math.log(MOST):
+            raise ValueError("nothing for all models, or outputs that are too long")
+        matrices = _matrices(document, model)
+        if len(matrices.intercept) != 1 + len(scales):
+            raise ValueError("another number of models")
+        regressor = Regressor(matrices, scales, margins, limits, embed)
+        return Fit(regressor, Scores(**document["scores"]), Training(**document["training"]))
+    except (KeyError, ValueError, TypeError, AttributeError, OverflowError):
         raise StateError(f"{folder / _JSON}: damaged state", hint=_DAMAGED) from None
 
 
@@ -137,7 +133,7 @@ def _document(folder: Path) -> tuple[dict[str, Any], bytes] | None:
         document = _json(folder / _JSON)
         if document is None:
             return None
-        path = folder / str(document["model_file"])
+        path = _model_path(folder, document["model_sha256"])
         try:
             model = path.read_bytes()
         except OSError as error:
@@ -169,6 +165,8 @@ def _json(path: Path) -> dict[str, Any] | None:
             f"{path}: version {document.get('version')}, this driftkit reads {VERSION}", hint=hint
         )
     check_hash(path, document, but=(), hint=_DAMAGED)
+    if not {"feature_schema", "embedding", "model_sha256"} <= set(document):
+        raise StateError(f"{path}: damaged state", hint=_DAMAGED)
     if document["feature_schema"] != FEATURE_SCHEMA:
         problem = f"feature schema {document['feature_schema']}, this driftkit computes {FEATURE_SCHEMA}"
         raise StateError(f"{path}: {problem}", hint=_ANEW)
@@ -186,13 +184,21 @@ def _matrices(document: dict[str, Any], model: bytes) -> Matrices:
         end += found.nbytes
     labels = [Labels(**values) for values in document["labels"]]
     matrices = Matrices(labels=labels, **arrays)
-    if (
-        end != len(model)
-        or len(matrices.intercept) != 1 + len(document["scales"])
-        or not matrices.consistent()
-    ):
+    if end != len(model) or not matrices.consistent():
         raise ValueError("matrices that do not fit each other")
     return matrices
+
+
+def _numbers(values: list[float], count: int) -> Any:
+    """A tuple of so many finite numbers; ValueError or the like for anything else."""
+    numbers = tuple(map(float, values))
+    if len(numbers) != count or not all(map(math.isfinite, numbers)):
+        raise ValueError(f"not {count} numbers: {values}")
+    return numbers
+
+
+def _model_path(folder: Path, model_hash: str) -> Path:
+    return folder / f"regressor-{quoted(str(model_hash)[:16])}.f64"
 
 
 def _dtype(name: str) -> str:

@@ -26,11 +26,14 @@ class Attentive(io.RawIOBase):
     def __init__(self, descriptor: int, before_waiting: Callable[[], None]) -> None:
         self._descriptor = descriptor
         self._before_waiting = before_waiting
+        self._ready = select.poll()
+        self._ready.register(descriptor, select.POLLIN)
 
     def readable(self) -> bool:
         return True
 
     def readinto(self, buffer: Buffer) -> int:
-        if not select.select([self._descriptor], [], [], 0)[0]:
+        if not self._ready.poll(0):
             self._before_waiting()
+            self._ready.poll()  # whoever has started us may have made the descriptor one that does not wait
         return os.readv(self._descriptor, [buffer])

@@ -3,7 +3,8 @@
 A run may come in parts, each in a call of its own: its log was rotated, or it was resumed. Of the LATEST
 completions the ids are kept, whichever runs they are of. What ended no later than one of an earlier call
 whose id is not kept counts as learned: parts come in order of `finished_s`, as `run` writes them, but for
-LATEST completions. So what is kept is bounded, nothing is learned twice, and what comes later still is lost.
+LATEST completions. So what is kept is bounded, nothing that has a run_id is learned twice, and what
+comes later still is lost.
 """
 
 from __future__ import annotations
@@ -25,10 +26,10 @@ class KnownRuns:
 
     def __init__(self, counts: Mapping[str, int] | None = None) -> None:
         self.counts = dict(counts or {})
-        self._past_s = dict.fromkeys(self.counts, math.inf)  # by earlier calls
+        self._past_s = dict.fromkeys(self.counts, math.inf)  # what is known by time alone
         self._until_s: dict[str, float] = {}  # by this one too
         self._latest: OrderedDict[tuple[str, str], float] = OrderedDict()  # and when each ended
-        self._in_hand: OrderedDict[tuple[str, str], None] = OrderedDict()
+        self._in_hand: OrderedDict[tuple[str, str], float] = OrderedDict()
 
     def remembers(self, run: str, name: str) -> bool:
         """Whether the completion of that id was learned."""
@@ -49,27 +50,26 @@ class KnownRuns:
         if len(self._latest) > LATEST:
             key, passed_s = self._latest.popitem(last=False)
             self._pass(key[0], passed_s)
-            self._in_hand[key] = None
+            self._in_hand[key] = passed_s
             if len(self._in_hand) > IN_HAND:
-                self._in_hand.popitem(last=False)
+                (run, _), passed_s = self._in_hand.popitem(last=False)
+                self._past_s[run] = max(passed_s, self._past_s.get(run, passed_s))
 
     def _pass(self, run: str, ended_s: float) -> None:
         self._until_s[run] = max(ended_s, self._until_s.get(run, ended_s))
 
     def to_json(self) -> dict[str, Any]:
-        latest: dict[str, dict[str, float]] = {}
-        for (run, name), ended_s in self._latest.items():
-            latest.setdefault(run, {})[name] = ended_s
-        return {"runs": self.counts, "learned_until_s": self._until_s, "latest_ended_s": latest}
+        latest = [[run, name, ended_s] for (run, name), ended_s in self._latest.items()]
+        return {"runs": self.counts, "learned_until_s": self._until_s, "latest": latest}
 
     @classmethod
     def from_json(cls, state: Mapping[str, Any]) -> KnownRuns:
         """Restore what `to_json` gave; KeyError, ValueError, TypeError or AttributeError when it is something
         else."""
         known = cls({str(run): int(count) for run, count in state["runs"].items()})
-        for run, ids in state.get("latest_ended_s", {}).items():
-            known._latest.update({(run, name): float(ended_s) for name, ended_s in ids.items()})
-            del known._past_s[run]
+        for run, name, ended_s in state.get("latest", []):
+            known._latest[run, name] = float(ended_s)
+            known._past_s.pop(run, None)
         for run, ended_s in state.get("learned_until_s", {}).items():
             known._past_s[run] = known._until_s[run] = float(ended_s)
         for run, count in Counter(run for run, _ in known._latest).items():

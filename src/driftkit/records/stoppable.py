@@ -30,6 +30,9 @@ class Stoppable(io.RawIOBase):
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
         self._stopped, self._stop = os.pipe()
+        self._ready = select.poll()
+        self._ready.register(descriptor, select.POLLIN)
+        self._ready.register(self._stopped, select.POLLIN)
 
     def stop(self) -> None:
         os.write(self._stop, b".")
@@ -38,8 +41,7 @@ class Stoppable(io.RawIOBase):
         return True
 
     def readinto(self, buffer: Buffer) -> int:
-        ready, _, _ = select.select([self._descriptor, self._stopped], [], [])
-        if self._stopped in ready:
+        if self._stopped in dict(self._ready.poll()):
             return 0
         view = memoryview(buffer)
         piece = os.read(self._descriptor, len(view))
