@@ -593,7 +593,8 @@ def test_a_history_is_fitted_and_estimated_by(stages: Stages, tmp_path: Path) ->
     again = ["calibrate", "--fit", "history", "--state", state]
     assert len(said(run([*again, stages.completions]), 0)) == 1  # the same as before
     assert correction.exists()
-    line, warning = said(run([*again, stages.completions, stages.completions]), 0)
+    other = jsonl(changed(row, run_id="another night") for row in stages.read("completions"))
+    line, warning = said(run([*again, stages.completions, "-"], other), 0)
     assert line.startswith(f"fitted to 96 completions of {SERVED}, ")
     assert f"{correction}: corrected the history before" in warning
     assert not correction.exists()
@@ -636,6 +637,24 @@ def test_a_history_that_is_none_is_refused_though_the_hash_is_right(
     path.write_text(json.dumps(hashed(json.loads(path.read_text()) | edit)))
     with pytest.raises(StateError, match="damaged history"):
         History.from_state(tmp_path, SERVED, print)
+
+
+def test_a_newer_history_is_not_replaced(stages: Stages, tmp_path: Path) -> None:
+    path = fitted(stages, tmp_path)
+    path.write_text(path.read_text().replace('"version": 2', '"version": 9'))
+    newer = path.read_text()
+    told = said(run(["calibrate", "--fit", "history", "--state", tmp_path, stages.completions]), 1)
+    assert told[1] == "  it was written by another driftkit: upgrade this one"
+    assert path.read_text() == newer
+
+
+def test_completions_given_twice_count_once_in_a_history(stages: Stages, tmp_path: Path) -> None:
+    path = fitted(stages, tmp_path)
+    once = path.read_text()
+    twice = [stages.completions, stages.completions]
+    again, _ = said(run(["calibrate", "--fit", "history", "--state", tmp_path, *twice]), 0)
+    assert again == "driftkit calibrate: 48 completions came more than once: each counts once"
+    assert path.read_text() == once
 
 
 def test_a_damaged_history_is_replaced_and_that_is_said(stages: Stages, tmp_path: Path) -> None:

@@ -251,6 +251,26 @@ def test_a_damaged_one_is_replaced_and_that_is_said(taught: Path, tmp_path: Path
     estimates(state, [request(0)])
 
 
+def test_a_newer_one_is_not_replaced_by_what_an_older_driftkit_fits(taught: Path, tmp_path: Path) -> None:
+    state = tmp_path / "state"
+    shutil.copytree(taught, state)
+    path = state / "regressor.json"
+    path.write_bytes(path.read_bytes().replace(b'"version": 2', b'"version": 9'))
+    newer = path.read_bytes()
+    told = said(run(fit(state), jsonl(completion(number) for number in range(60))), 1)
+    assert told[1] == "  it was written by another driftkit: upgrade this one"
+    assert path.read_bytes() == newer
+
+
+def test_a_file_given_twice_counts_once(tmp_path: Path) -> None:
+    rows = jsonl(completion(number) for number in range(60))
+    again, line = said(run(fit(tmp_path / "twice"), rows + rows), 0)
+    assert again == "driftkit calibrate: 60 completions came more than once: each counts once"
+    assert [line] == said(run(fit(tmp_path / "once"), rows), 0)
+    once, twice = ((tmp_path / name / "regressor.json").read_bytes() for name in ("once", "twice"))
+    assert once == twice
+
+
 def holds(pid: int, path: Path) -> bool:
     """Whether the process has the file open."""
     links = Path(f"/proc/{pid}/fd").iterdir()

@@ -72,3 +72,7 @@ class FieldError(LineError):
 
 class StateError(DriftkitError):
     """The state folder cannot be used as it is; it has been left untouched."""
+
+
+class NewerStateError(StateError):
+    """A newer driftkit has written it."""

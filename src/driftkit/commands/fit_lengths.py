@@ -31,9 +31,13 @@ def fit_history(
 
     left_out = 0
 
+    once = Once()
+
     def learn(record: Record) -> None:
         nonlocal left_out
         check_completion(record)
+        if once.repeats(record):
+            return
         served_model = record.get("served_model") or "unknown"
         left_out += not histories.setdefault(served_model, History()).learn(record)
 
@@ -42,13 +46,15 @@ def fit_history(
         with reading(outcome, files, on_error, rejects) as reader:
             for _ in reader.records("completion", learn, lambda record: None):
                 pass
+        once.tell(outcome)
         if left_out:
             outcome.warn(f"{left_out} completions that say nothing of their length are left out")
         known = {name: history for name, history in histories.items() if history.completions}
         if not known:
             raise DriftkitError("no completions that ended well: nothing to fit")
-        for served_model, history in known.items():
+        for served_model in known:
             _warn_of_damage(outcome, partial(History.stored, folder.path, served_model))
+        for served_model, history in known.items():
             before = History.identity(folder.path, served_model)
             history.save(folder.path, served_model)
             counted = f"fitted to {history.completions} completions of {served_model}"
@@ -59,6 +65,28 @@ def fit_history(
                 outcome.warn(f"{path}: corrected the history before this one: taken away")
             _warn_of_memories(outcome, memory_files(folder.path, History.name, served_model))
     return outcome.status
+
+
+class Once:
+    """Knows which completions came before: a file may be given twice, or come packed and unpacked."""
+
+    def __init__(self) -> None:
+        self._seen: set[tuple[str, str]] = set()
+        self._repeated = 0
+
+    def repeats(self, record: Record) -> bool:
+        """Whether one of its run and id came before; of what has not both nobody knows."""
+        run, name = record.get("run_id"), record.get("id")
+        if run is None or name is None:
+            return False
+        found = (run, name) in self._seen
+        self._seen.add((run, name))
+        self._repeated += found
+        return found
+
+    def tell(self, outcome: Outcome) -> None:
+        if self._repeated:
+            outcome.warn(f"{self._repeated} completions came more than once: each counts once")
 
 
 def _checked(
@@ -81,10 +109,12 @@ def _checked(
 
 def _warn_of_damage(outcome: Outcome, read: Callable[[], object]) -> None:
     """Of what a fit replaces although it cannot be read."""
-    from driftkit.errors import StateError
+    from driftkit.errors import NewerStateError, StateError
 
     try:
         read()
+    except NewerStateError:  # nor is what a newer driftkit has learned to be lost to an older one
+        raise
     except StateError as error:
         outcome.warn(f"{error.message}: it is replaced")
 
@@ -122,10 +152,13 @@ def fit_regressor(
 
     folder = StateFolder(state)
     with folder.writing():
-        found = _checked(outcome, files, on_error, rejects, check_observed)
+        _warn_of_damage(outcome, partial(store.check, folder.path))
+        once = Once()
+        came = _checked(outcome, files, on_error, rejects, check_observed)
+        found = [record for record in came if not once.repeats(record)]
+        once.tell(outcome)
         with threadpool_limits(limits=1):  # where others are at work, BLAS's threads wait for each other
             fitted = fit(found, embed=embeddings.load() if embed else None, progress=progress)
-        _warn_of_damage(outcome, partial(store.check, folder.path))
         store.write(folder.path, fitted)
         scores, training = fitted.scores, fitted.training
         click.echo(

@@ -35,7 +35,7 @@ from driftkit.errors import StateError
 from driftkit.estimation.features import FEATURE_SCHEMA
 from driftkit.estimation.matrices import Labels, Matrices
 from driftkit.estimation.regressor import LIMITS, Embed, Fit, Regressor, Scores, Training
-from driftkit.records.document import check_hash, hashed, quoted
+from driftkit.records.document import check_hash, hashed, of_version, quoted
 from driftkit.records.schema import MOST
 
 VERSION = 2
@@ -160,10 +160,7 @@ def _json(path: Path) -> dict[str, Any] | None:
     if type(document) is not dict or document.get("kind") != _KIND:
         raise StateError(f"{path}: not a driftkit regressor", hint="give another --state DIR")
     if document.get("version") != VERSION:
-        hint = f"it was written by another driftkit: upgrade this one, or {_ANEW}"
-        raise StateError(
-            f"{path}: version {document.get('version')}, this driftkit reads {VERSION}", hint=hint
-        )
+        raise of_version(path, "version", document.get("version"), VERSION, _ANEW)
     check_hash(path, document, but=(), hint=_DAMAGED)
     if not {"feature_schema", "embedding", "model_sha256"} <= set(document):
         raise StateError(f"{path}: damaged state", hint=_DAMAGED)

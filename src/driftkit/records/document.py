@@ -16,7 +16,7 @@ from urllib.parse import quote
 import orjson
 
 from driftkit import __version__
-from driftkit.errors import StateError
+from driftkit.errors import NewerStateError, StateError
 
 ANEW = "restore it from a backup, or move it away to start anew"
 OLDER = "move it away to start anew"
@@ -39,10 +39,16 @@ def read(path: Path, kind: str, version: int) -> dict[str, Any] | None:
         raise StateError(f"{path}: not a driftkit state file", hint="give another --state DIR")
     found = document.get("version")
     if found != version:
-        newer = type(found) is int and found > version
-        hint = "it was written by another driftkit: " + ("upgrade this one" if newer else OLDER)
-        raise StateError(f"{path}: state version {found}, this driftkit reads {version}", hint=hint)
+        raise of_version(path, "state version", found, version, OLDER)
     return document
+
+
+def of_version(path: Path, what: str, found: Any, version: int, if_older: str) -> StateError:
+    """The error for a file that another driftkit has written."""
+    newer = type(found) is int and found > version
+    problem = f"{path}: {what} {found}, this driftkit reads {version}"
+    hint = f"it was written by another driftkit: {'upgrade this one' if newer else if_older}"
+    return NewerStateError(problem, hint=hint) if newer else StateError(problem, hint=hint)
 
 
 def hashed(content: dict[str, Any], but: Collection[str] = _ABOUT) -> dict[str, Any]:

@@ -141,7 +141,7 @@ def readable(name: str, stream: Iterable[bytes]) -> Iterator[bytes]:
     try:
         yield from stream
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-        hint = "the file is damaged or not whole; what came before was read"
+        hint = "the file is damaged or not whole; --on-error skip goes by what comes before"
         raise DamageError(name, f"gzip: {str(error).lower()}", hint=hint) from None
 
 
