@@ -3,8 +3,8 @@
     cue words   letters, with apostrophes inside; or digits      [^\\W\\d_]+(?:'[^\\W\\d_]+)*|\\d+
     tokens      what scikit-learn's vectorizers take for words   \\b\\w\\w+\\b
 
-Every step is one pass of numpy over the characters, or the words, of all texts: a loop in Python that makes
-a string of each word takes several times as long as all the rest of an estimate.
+Every step is one pass of numpy over the characters, or the words, of all texts: a loop in Python that made a
+string of each word took most of the time of an estimate.
 
 A key is the polynomial of Rabin and Karp, sum(character[i] * BASE^i) modulo 2^64. Two words among millions
 have the same with a chance of one in millions, and then count as one: no more than a cue that misleads.
