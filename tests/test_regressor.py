@@ -127,15 +127,15 @@ def test_one_fit_keeps_models_apart_and_a_new_one_gets_what_they_share() -> None
 
 
 def test_a_prompt_whose_answers_disagree_says_less() -> None:
-    rows = np.array([["agreed"]] * 4 + [["disputed"]] * 4 + [["answered once"]], dtype=object)
+    prompt = np.array([0] * 4 + [1] * 4 + [2])  # agreed, disputed, answered once
     target = np.array([0.5, 0.5, 0.6, 0.6, -2.0, 2.0, -1.0, 1.0, 0.0])
     none = np.zeros(9, bool)
-    agreed, disputed, once = _weights(rows, target, none)[[0, 4, 8]]
+    agreed, disputed, once = _weights(prompt, target, none)[[0, 4, 8]]
     assert agreed > once > disputed
-    assert _weights(rows, target, none).mean() == pytest.approx(1)
+    assert _weights(prompt, target, none).mean() == pytest.approx(1)
     cut = np.array([False] * 4 + [True] * 4 + [False])  # at -2 to 2, which are not what they differ by
-    assert len(set(_weights(rows, target, cut)[4:].tolist())) == 1
-    assert (_weights(rows[[0, 4, 8]], target[[0, 4, 8]], none[:3]) == 1).all()
+    assert len(set(_weights(prompt, target, cut)[4:].tolist())) == 1
+    assert (_weights(prompt[[0, 4, 8]], target[[0, 4, 8]], none[:3]) == 1).all()
 
 
 def test_what_was_cut_does_not_bias_the_estimate() -> None:
@@ -323,7 +323,7 @@ def rewritten(folder: Path, **fields: Any) -> None:
     """As somebody would who knows how: with the hash set right."""
     path = folder / "regressor.json"
     document = {**json.loads(path.read_text()), **fields}
-    path.write_text(json.dumps(hashed(document, but=())))
+    path.write_text(json.dumps(hashed(document)))
 
 
 @pytest.mark.parametrize(
@@ -331,7 +331,7 @@ def rewritten(folder: Path, **fields: Any) -> None:
     [
         ({"version": 1}, "version 1, this driftkit reads 2"),
         ({"feature_schema": 99}, "feature schema 99, this driftkit computes 2"),
-        ({"kind": "driftkit-calibration"}, "not a driftkit regressor"),
+        ({"kind": "driftkit-calibration"}, "not a driftkit state file"),
         ({"embedding": "another 1.0"}, "fitted with another 1.0"),
         ({"scores": {}}, "damaged state"),
         ({"scales": {}}, "damaged state"),

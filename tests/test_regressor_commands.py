@@ -145,7 +145,7 @@ def test_constant_lengths_of_one_tenant_without_text(tmp_path: Path) -> None:
 
 
 def test_to_estimate_by_what_was_learned_scikit_learn_is_not_imported(taught: Path, tmp_path: Path) -> None:
-    """It takes two seconds, and would read no model of its own another release."""
+    """It takes long, and reads no model of another release of its own."""
     asked = tmp_path / "asked.jsonl"
     asked.write_bytes(jsonl([request(0)]))
     script = f"""

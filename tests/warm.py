@@ -2,8 +2,8 @@
 
 A call is a real process with real pipes, files, signals and an exit status, only not a new interpreter. A
 server imports what the commands import, computes nothing, and forks for each call; it ends with the process
-that started it. The tests call `driftkit` thousands of times: a `gen` of 48 requests takes 0.25 s of CPU time
-from the executable and 0.03 s from here, a command that needs scikit-learn 1.8 s and 0.05 s.
+that started it. The tests call `driftkit` thousands of times, and most of a short call
+is importing.
 
 What only a new interpreter does is not seen from here: what is imported when, what Python itself reads from
 the environment, another hash seed each time. Whatever is about starting, signals, terminals, closed or full

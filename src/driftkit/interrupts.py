@@ -1,7 +1,7 @@
 """Ctrl-C while a command is still importing: it ends at once, with status 130, since nothing is lost yet.
 
 As an exception it would be a traceback before there is anybody to catch it, and in the middle of an extension
-module's import some crash (orjson does, of 200 tries four times). Nothing slow may be imported here.
+module's import some crash (orjson does, now and then). Nothing slow may be imported here.
 """
 
 from __future__ import annotations

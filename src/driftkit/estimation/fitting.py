@@ -59,7 +59,7 @@ from driftkit.estimation.regressor import (
     scale_of,
     spread_of,
 )
-from driftkit.records.schema import Record, checker
+from driftkit.records.schema import MOST, Record, checker
 
 Progress = Callable[[int, int], None]
 
@@ -111,8 +111,9 @@ def fit(records: Sequence[Record], *, embed: Embed | None = None, progress: Prog
     target = (logs - scale[:, 0]) / scale[:, 1]
     names = list(scales)
     model = np.array([names.index(record.get("served_model") or "") for record in records])
-    penalty = PENALTY * _models_per_prompt(rows, model)
-    weight = _weights(rows, target, cut)
+    _, prompt = np.unique(_distinct(rows), return_inverse=True)
+    penalty = PENALTY * _models_per_prompt(prompt, model)
+    weight = _weights(prompt, target, cut)
     parts = []
     for fold in np.unique(folds):
         train = folds != fold
@@ -139,7 +140,7 @@ def fit(records: Sequence[Record], *, embed: Embed | None = None, progress: Prog
     limits = {
         "log_spread": typical,
         "log_shortest": float(logs.min()),
-        "log_longest": float((scale[:, 0] + scale[:, 1] * filled).max()),
+        "log_longest": min(float((scale[:, 0] + scale[:, 1] * filled).max()), math.log(MOST)),
     }
     pipeline = Pipeline([*features.steps, ("length", last)])
     caps = np.array([_log_cap(record, seen) for record, seen in found])
@@ -262,19 +263,17 @@ def _text_block(texts: NDArray[np.object_]) -> Pipeline | None:
     )
 
 
-def _models_per_prompt(rows: NDArray[np.object_], model: NDArray[np.int64]) -> float:
+def _models_per_prompt(prompt: NDArray[np.int64], model: NDArray[np.int64]) -> float:
     """Answers to one prompt surprise alike, whoever gives them: they count as one."""
-    prompts = _distinct(rows)
-    return len(set(zip(prompts, model, strict=True))) / len(set(prompts))
+    return len(np.unique(np.column_stack([prompt, model]), axis=0)) / len(np.unique(prompt))
 
 
-def _weights(rows: NDArray[np.object_], target: Floats, cut: Bools) -> Floats:
+def _weights(prompt: NDArray[np.int64], target: Floats, cut: Bools) -> Floats:
     """Where answers to one prompt disagree, each says less of what it asks for: weights by their variance.
 
     Least squares with replicates (Fuller and Rao 1978). The variance of few answers is drawn to the typical
     one, which a prompt answered once has; what was cut does not show it.
     """
-    _, prompt = np.unique(_distinct(rows), return_inverse=True)
     ended, of = target[~cut], prompt[~cut]
     count = np.bincount(of, minlength=prompt.max() + 1)
     mean = np.bincount(of, ended, len(count)) / np.maximum(count, 1)

@@ -4,7 +4,7 @@
     prediction = exp(-gamma |x - basis|^2) @ near + x @ linear + intercept
 
 All that follows the kernel in the pipeline is linear (Nystroem's normalisation, the weight of the linear
-part, the Ridge), so it is multiplied out once. They need neither scikit-learn, which takes two seconds to be
+part, the Ridge), so it is multiplied out once. They need neither scikit-learn, which takes long to be
 imported, nor the words themselves: a term is known by its key (words.py).
 
 fitting.py makes the pipeline, and folding.py these of it; tests hold both to equal predictions.

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Collection
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -18,13 +17,14 @@ import orjson
 from driftkit import __version__
 from driftkit.errors import NewerStateError, StateError
 
-ANEW = "restore it from a backup, or move it away to start anew"
-OLDER = "move it away to start anew"
+BEGIN_ANEW = "move it away to start anew"
+ANEW = f"restore it from a backup, or {BEGIN_ANEW}"
 _ABOUT = ("kind", "version", "written_by")  # what says nothing of the content
 
 
-def read(path: Path, kind: str, version: int) -> dict[str, Any] | None:
-    """The document at `path`, None when there is none; StateError for a file that cannot be used."""
+def read(path: Path, kind: str, version: int, anew: str = BEGIN_ANEW) -> dict[str, Any] | None:
+    """The document at `path`, None when there is none; StateError for a file that cannot be used, which says
+    how to begin `anew`."""
     try:
         content = path.read_bytes()
     except (FileNotFoundError, NotADirectoryError):
@@ -34,37 +34,33 @@ def read(path: Path, kind: str, version: int) -> dict[str, Any] | None:
     try:
         document = orjson.loads(content)
     except orjson.JSONDecodeError as error:
-        raise StateError(f"{path}:{error.lineno}: damaged state: {error.msg}", hint=ANEW) from None
+        raise StateError(
+            f"{path}:{error.lineno}: damaged state: {error.msg}", hint=f"restore it from a backup, or {anew}"
+        ) from None
     if type(document) is not dict or document.get("kind") != kind:
         raise StateError(f"{path}: not a driftkit state file", hint="give another --state DIR")
     found = document.get("version")
     if found != version:
-        raise of_version(path, "state version", found, version, OLDER)
+        problem = f"{path}: state version {found}, this driftkit reads {version}"
+        if type(found) is int and found > version:
+            raise NewerStateError(problem, hint="it was written by another driftkit: upgrade this one")
+        raise StateError(problem, hint=f"it was written by another driftkit: {anew}")
     return document
 
 
-def of_version(path: Path, what: str, found: Any, version: int, if_older: str) -> StateError:
-    """The error for a file that another driftkit has written."""
-    newer = type(found) is int and found > version
-    problem = f"{path}: {what} {found}, this driftkit reads {version}"
-    hint = f"it was written by another driftkit: {'upgrade this one' if newer else if_older}"
-    return NewerStateError(problem, hint=hint) if newer else StateError(problem, hint=hint)
+def hashed(content: dict[str, Any]) -> dict[str, Any]:
+    """The content and `sha256`, its hash: it finds damage and edits by hand, and is no signature."""
+    return {**content, "sha256": _hash(content)}
 
 
-def hashed(content: dict[str, Any], but: Collection[str] = _ABOUT) -> dict[str, Any]:
-    """The content and `sha256`, a hash of all but those fields: it finds damage and edits by hand, and is no
-    signature."""
-    return {**content, "sha256": _hash(content, but)}
-
-
-def check_hash(path: Path, document: dict[str, Any], but: Collection[str] = _ABOUT, hint: str = ANEW) -> None:
+def check_hash(path: Path, document: dict[str, Any], hint: str = ANEW) -> None:
     """StateError for a document that is no longer what `hashed` has seen."""
-    if document.get("sha256") != _hash(document, but):
+    if document.get("sha256") != _hash(document):
         raise StateError(f"{path}: damaged, or edited by hand: its hash is another", hint=hint)
 
 
-def _hash(content: dict[str, Any], but: Collection[str]) -> str:
-    rest = {name: value for name, value in content.items() if name != "sha256" and name not in but}
+def _hash(content: dict[str, Any]) -> str:
+    rest = {name: value for name, value in content.items() if name != "sha256" and name not in _ABOUT}
     return hashlib.sha256(orjson.dumps(rest, option=orjson.OPT_SORT_KEYS)).hexdigest()
 
 
@@ -84,10 +80,13 @@ def digest(path: Path) -> str | None:
 
 
 def write(path: Path, kind: str, version: int, content: dict[str, Any]) -> None:
-    """Replace the file by a document of this content (a temporary file, fsync, rename); one writer
-    at a time."""
+    """Replace the file by a document of this content; one writer at a time."""
     document = {"kind": kind, "version": version, "written_by": f"driftkit {__version__}", **content}
-    data = orjson.dumps(document, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
+    replace(path, orjson.dumps(document, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE))
+
+
+def replace(path: Path, data: bytes) -> None:
+    """Replace the file, whole or not at all (a temporary file, fsync, rename); one writer at a time."""
     temporary = path.parent / ".writing"  # what a killed writer left is overwritten
     try:
         with open(temporary, "wb") as file:

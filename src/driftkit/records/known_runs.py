@@ -1,10 +1,9 @@
 """Which completions were learned, so that none is learned twice and the rest of a run still may be.
 
 A run may come in parts, each in a call of its own: its log was rotated, or it was resumed. Of the LATEST
-completions the ids are kept, whichever runs they are of. What ended no later than one of an earlier call
-whose id is not kept counts as learned: parts come in order of `finished_s`, as `run` writes them, but for
-LATEST completions. So what is kept is bounded, nothing that has a run_id is learned twice, and what
-comes later still is lost.
+completions the ids are kept, whichever runs they are of. What ended no later than one whose id is not kept
+counts as learned: parts come in order of `finished_s`, as `run` writes them, but for LATEST completions. So
+what is kept is bounded, nothing that has a run_id is learned twice, and what comes later still is lost.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ class KnownRuns:
     def __init__(self, counts: Mapping[str, int] | None = None) -> None:
         self.counts = dict(counts or {})
         self._past_s = dict.fromkeys(self.counts, math.inf)  # what is known by time alone
-        self._until_s: dict[str, float] = {}  # by this one too
+        self._until_s: dict[str, float] = {}  # the same, and what the next call will know so
         self._latest: OrderedDict[tuple[str, str], float] = OrderedDict()  # and when each ended
         self._in_hand: OrderedDict[tuple[str, str], float] = OrderedDict()
 
